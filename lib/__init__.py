@@ -1,0 +1,1 @@
+"""Compute and record halves of the Pruning Workbench."""
