@@ -1,0 +1,116 @@
+"""A notebook's parameters cell is its interface: read it, and check values against it before anything runs."""
+
+import ast
+import json
+from functools import cache, partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import ValidationError, model_validator
+
+from lib import catalog, paths
+
+Density = Annotated[float, Field(gt=0, le=1)]
+PositiveNumber = Annotated[float, Field(gt=0)]
+
+
+def _known(kind: str):
+    return Annotated[str, AfterValidator(partial(catalog.check, kind))]
+
+
+class Allowed(BaseModel, strict=True, extra="ignore"):
+    """What the parameters that several notebooks share may be; others are only held to the type of their default."""
+
+    data: _known("data") = "digits"
+    model: _known("model") = "fc"
+    pruner: _known("pruner") = "rand"
+    optimizer: _known("optimizer") = "adam"
+    density: Density = 1.0
+    densities: Annotated[list[Density], Field(min_length=1)] = [1.0]
+    rounds: PositiveInt = 1
+    schedule: Literal["exponential", "linear"] = "exponential"
+    scope: Literal["global", "layer"] = "global"
+    precision: Literal["float32", "amp"] = "float32"
+    epochs: NonNegativeInt = 1
+    pre_epochs: NonNegativeInt = 0
+    batch: PositiveInt = 256
+    lr: PositiveNumber = 0.001
+    weight_decay: NonNegativeFloat = 0.0
+    seed: NonNegativeInt = 0
+    repeats: PositiveInt = 5
+    train_images: NonNegativeInt = 0
+    test_images: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _dense_keeps_all(self):
+        given = self.model_fields_set
+        if self.pruner == "dense" and "density" in given and self.density != 1:
+            raise ValueError(f"pruner dense keeps every weight, so density must be 1, not {self.density}")
+        return self
+
+
+@cache
+def declared(notebook: str | Path) -> dict[str, dict]:
+    """Name -> {"default", "help"} of every line of the cell tagged `parameters`, in order.
+
+    `notebook` is a name in notebooks/ or a path. Papermill infers the same by regular expression; a literal
+    parse also refuses a line that papermill would skip without a word.
+    """
+    path = notebook if isinstance(notebook, Path) else paths.notebook(notebook)
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    source = next(("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])), None)
+    if source is None:
+        raise ValueError(f"{path.name} has no cell tagged 'parameters'")
+    lines, found = source.splitlines(), {}
+    for node in ast.parse(source).body:
+        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+            raise ValueError(f"{path.name}: parameters cell holds {lines[node.lineno - 1]!r}, not name = value")
+        text = lines[node.end_lineno - 1].partition("  # ")[2]
+        if not text or "=" in text:
+            raise ValueError(f"{path.name}: {node.targets[0].id} needs a comment without an equals sign")
+        found[node.targets[0].id] = {"default": ast.literal_eval(node.value), "help": text}
+    return found
+
+
+def resolve(notebook: str, given: dict[str, Any]) -> dict[str, Any]:
+    """All parameters of `notebook`: the defaults, overridden by `given`, each checked.
+
+    ValueError in one line for an unknown name, a value of the wrong type, or one out of range.
+    """
+    known = declared(notebook)
+    for name in given:
+        if name not in known:
+            raise ValueError(f"notebook {notebook} has no parameter {name!r}: one of {', '.join(known)}")
+    values = {name: given.get(name, entry["default"]) for name, entry in known.items()}
+    for name, value in given.items():
+        _check_type(notebook, name, value, known[name]["default"])
+    try:
+        checked = Allowed(**values)
+    except ValidationError as error:
+        raise ValueError(f"notebook {notebook}: {one_line(error)}") from None
+    ranged = checked.model_dump()
+    return {name: ranged.get(name, value) for name, value in values.items()}
+
+
+def one_line(error: ValidationError) -> str:
+    """What was received and what is allowed, of the first thing that pydantic refused."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if not where or where in message:
+        return message + more
+    return f"{where}: received {first['input']!r}, {message[0].lower()}{message[1:]}{more}"
+
+
+def _check_type(notebook: str, name: str, value: Any, default: Any) -> None:
+    wanted = (int, float) if isinstance(default, float) else type(default)
+    if isinstance(value, wanted) and not (isinstance(value, bool) and not isinstance(default, bool)):
+        return
+    kind = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
+    hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if isinstance(value, str) and "e" in value else ""
+    raise ValueError(
+        f"notebook {notebook}: {name}: received {value!r}, allowed is {kind.get(type(default), 'a value')}"
+        f" such as {default!r}{hint}"
+    )
