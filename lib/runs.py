@@ -1,0 +1,174 @@
+"""A run is one directory: `run.json` first, tables and tensors, and `metrics.json` last.
+
+`metrics.json` appears by a rename when everything else is there; its existence means that the run finished.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from lib import machine, parameters, paths
+from lib.files import read_json, replacing, write_json
+
+RUN, METRICS, ERROR, NOTEBOOK = "run.json", "metrics.json", "error.json", "notebook.ipynb"
+
+# Parameters that name a run even when a study does not sweep them, in this order.
+IDENTITY = ("data", "model", "pruner")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has begun: where it writes, with what parameters, since when (seconds of the monotonic clock)."""
+
+    notebook: str
+    directory: Path
+    parameters: dict
+    started: float
+
+
+def run_id(notebook: str, values: dict, swept: Iterable[str] = ()) -> str:
+    """`accuracy-mnist-fc-snip-c1-seed1`: the notebook, what is compared, then the swept values, the seed last."""
+    parts = [notebook, *(str(values[name]) for name in IDENTITY if values.get(name))]
+    tokens = {"compression": "c", "ratio": "x", "density": "d", "sparsity": "s", "rounds": "r"}
+    others = [name for name in swept if name not in (*IDENTITY, "seed", "source", "sources")]
+    parts += [f"{tokens.get(name, name)}{_token(values[name])}" for name in others]
+    if "seed" in values:
+        parts.append(f"seed{values['seed']}")
+    return "-".join(parts)
+
+
+def _token(value) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    # papermill formats paths with str.format, and a separator would open a folder
+    return "".join(c if c.isalnum() or c in "._+" else "_" for c in text)
+
+
+def begin(notebook: str, namespace: dict) -> Run:
+    """Check the parameters found in `namespace` (a notebook's `globals()`), and write `run.json`.
+
+    An empty `run_dir` means a person at the keyboard: the run goes to runs/scratch and replaces the one that had
+    the same settings. ValueError in one line for a value that is not allowed.
+    """
+    declared = parameters.declared(notebook)
+    values = parameters.resolve(notebook, {name: namespace[name] for name in declared})
+    run_dir = values.pop("run_dir", "")
+    if run_dir:
+        directory = Path(run_dir)
+        directory = directory if directory.is_absolute() else paths.ROOT / directory
+    else:
+        swept = [name for name in ("density", "rounds") if name in values]
+        directory = paths.RUNS / paths.SCRATCH / run_id(notebook, values, swept)
+        shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(
+        directory / RUN,
+        {
+            "notebook": notebook,
+            "parameters": values,
+            "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "hardware": machine.hardware(),
+            "threads": machine.threads(),
+            "load_at_start": machine.load(),
+            "versions": machine.versions(),
+            "git": machine.git(),
+        },
+    )
+    return Run(notebook, directory, values, time.monotonic())
+
+
+def note(run: Run, **facts) -> None:
+    """Add facts to `run.json`, such as `data=dataset.info`; each replaces what stood under its name."""
+    write_json(run.directory / RUN, read_json(run.directory / RUN) | facts)
+
+
+def finish(run: Run, metrics: dict, **tables: pd.DataFrame | list[dict]) -> dict:
+    """Write each table as `<name>.csv`, then `metrics.json`: the run counts as done from here on.
+
+    `metrics` is flat, with units in its keys; not-a-number becomes null. Adds `wall_s`, from `begin` to now.
+    """
+    for name, rows in tables.items():
+        with replacing(run.directory / f"{name}.csv") as temporary:
+            pd.DataFrame(rows).to_csv(temporary, index=False)
+    metrics = {key: _plain(value) for key, value in metrics.items()}
+    metrics["wall_s"] = round(time.monotonic() - run.started, 3)
+    write_json(run.directory / METRICS, metrics)
+    return metrics
+
+
+def _plain(value):
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def directory(source: str) -> Path:
+    """The folder of the finished run `study/run`; ValueError names what is there instead."""
+    folder = paths.RUNS / source
+    if source.count("/") != 1 or not (folder / METRICS).is_file():
+        study = folder.parent
+        there = [d.name for d in finished(study)] if study.is_dir() and study != paths.RUNS else []
+        raise ValueError(
+            f"no finished run {source!r}: allowed is study/run"
+            + (f", one of {', '.join(there)}" if there else f", and {study} holds none")
+        )
+    return folder
+
+
+def parameters_of(source: str) -> dict:
+    """The resolved parameters of the finished run `study/run`."""
+    return read_json(directory(source) / RUN)["parameters"]
+
+
+def finished(folder: Path) -> list[Path]:
+    """The finished run directories in `folder`, by name."""
+    return sorted(path.parent for path in folder.glob(f"[!.]*/{METRICS}"))
+
+
+def load(study: str, only: Iterable[str] | None = None) -> pd.DataFrame:
+    """One row a finished run of `study`: `run`, parameters, metrics, and where it ran.
+
+    `only` restricts to these run ids, in their order. An empty study gives an empty frame.
+    """
+    folders = {d.name: d for d in finished(paths.RUNS / study)}
+    names = folders if only is None else [name for name in only if name in folders]
+    return pd.DataFrame([_row(folders[name]) for name in names])
+
+
+def _row(folder: Path) -> dict:
+    run = read_json(folder / RUN)
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in run["parameters"].items()}
+    hardware = run["hardware"]
+    gpus = ", ".join(f"{g['name']} (driver {g['driver']})" for g in hardware["gpus"])
+    place = {
+        "cpu": hardware["cpu"],
+        "cores": hardware["cores"],
+        "memory_gib": hardware["memory_gib"],
+        "os": hardware["os"],
+        "gpu": gpus or "none",
+        "threads": run["threads"],
+        "cpu_busy_pct": run["load_at_start"]["cpu_busy_pct"],
+    }
+    return {"run": folder.name, "notebook": run["notebook"], **values, **read_json(folder / METRICS), **place}
+
+
+def facts(study: str, run: str) -> dict:
+    """Everything in `run.json` of one run."""
+    return read_json(paths.RUNS / study / run / RUN)
+
+
+def table(study: str, names: Iterable[str], file: str) -> pd.DataFrame:
+    """The tables `file`.csv of several runs under one another, with a first column `run`."""
+    frames = []
+    for name in names:
+        path = paths.RUNS / study / name / f"{file}.csv"
+        if path.is_file():
+            frames.append(pd.read_csv(path).assign(run=name))
+    if not frames:
+        return pd.DataFrame()
+    joined = pd.concat(frames, ignore_index=True)
+    return joined[["run", *(c for c in joined if c != "run")]]

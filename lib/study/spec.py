@@ -1,0 +1,195 @@
+"""From a study file to the list of its runs, checked to the last name before anything is executed."""
+
+from fnmatch import fnmatch
+from itertools import product
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
+
+from lib import parameters, paths, runs
+
+# How studies may write the share of weights kept; `lib` and the notebooks know only density.
+TO_DENSITY = {
+    "compression": lambda c: 10.0**-c,
+    "ratio": lambda r: 1 / r,
+    "density": lambda d: d,
+    "sparsity": lambda s: 1 - s,
+}
+PLURAL = {"compressions": "compression", "ratios": "ratio", "sparsities": "sparsity"}
+
+# A run that builds on another sees the same images and the same network ...
+SAME = ("data", "model", "seed", "train_images")
+# ... and one that only looks at it (it trains nothing) also the same pruning.
+PRUNING = ("pruner", "density", "rounds", "schedule", "scope")
+
+
+class Block(BaseModel, extra="forbid"):
+    """Runs of one notebook: the product of `grid`, less what matches an entry of `exclude`, each with `fixed`."""
+
+    notebook: str
+    fixed: dict[str, Any] = {}
+    grid: dict[str, list[Any]] = {}
+    exclude: list[dict[str, Any]] = []
+    seeds: Literal["all", "first"] = "all"
+    exclusive: bool = False
+
+
+class Study(BaseModel, extra="forbid"):
+    """A study file. `fixed` goes to every block whose notebook has the parameter; `seeds` to all that have one."""
+
+    title: str
+    question: str
+    fixed: dict[str, Any] = {}
+    seeds: list[NonNegativeInt] = Field([1], min_length=1)
+    blocks: list[Block] = Field(min_length=1)
+
+
+def read(name: str) -> Study:
+    """The study `name`; ValueError in one line for an unknown or malformed one."""
+    if name == paths.SCRATCH:
+        raise ValueError(f"a study may not be called {name!r}: runs made by hand live there")
+    path = paths.study(name)
+    try:
+        return Study.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise ValueError(f"study {name}: not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise ValueError(f"study {name}: {parameters.one_line(error)}") from None
+
+
+def expand(name: str, study: Study, seeds: list[int] | None = None) -> list[dict]:
+    """All runs in the order of the file, as dicts `id`, `notebook`, `parameters`, `sources`, `exclusive`.
+
+    `parameters` are complete and checked; `sources` are the ids this run needs finished. ValueError in one
+    line for any name, type, range or reference that cannot work.
+    """
+    seeds = study.seeds if seeds is None else seeds
+    _check_shared(name, study)
+    found: dict[str, dict] = {}
+    for block in study.blocks:
+        for values, swept in _combinations(block, study, seeds):
+            try:
+                run = _run(name, block, values, swept, found)
+            except ValueError as error:
+                raise ValueError(f"study {name}: {error}") from None
+            if run["id"] in found:
+                raise ValueError(
+                    f"study {name}: two runs are called {run['id']}: sweep what tells them apart"
+                )
+            found[run["id"]] = run
+    return list(found.values())
+
+
+def _check_shared(name: str, study: Study) -> None:
+    used = {p for block in study.blocks for p in parameters.declared(block.notebook)}
+    for parameter in study.fixed:
+        if parameter not in used:
+            raise ValueError(f"study {name}: no notebook of it has the parameter {parameter!r} of `fixed`")
+
+
+def _combinations(block: Block, study: Study, seeds: list[int]):
+    """Yield (values as the study writes them, names that were swept)."""
+    known = parameters.declared(block.notebook)
+    values = {k: v for k, v in study.fixed.items() if k in known} | block.fixed
+    grid = dict(block.grid)
+    if "seed" in known and "seed" not in values and "seed" not in grid:
+        grid["seed"] = seeds if block.seeds == "all" else seeds[:1]
+    for point in product(*grid.values()):
+        combined = values | dict(zip(grid, point, strict=True))
+        if not any(all(combined.get(k) == v for k, v in drop.items()) for drop in block.exclude):
+            yield (
+                combined,
+                [*(k for k in TO_DENSITY if k in combined), *(k for k in grid if k not in TO_DENSITY)],
+            )
+
+
+def _run(name: str, block: Block, values: dict, swept: list[str], earlier: dict[str, dict]) -> dict:
+    values, sources = _link(name, values, earlier)
+    identifier = runs.run_id(block.notebook, values, swept)
+    given = _as_density(values)
+    if sources and "source" in values:
+        given = _inherit(block.notebook, given, earlier[sources[0]])
+    resolved = parameters.resolve(block.notebook, given)
+    resolved.pop("run_dir", None)
+    return {
+        "id": identifier,
+        "notebook": block.notebook,
+        "parameters": resolved,
+        "sources": sources,
+        "exclusive": block.exclusive,
+    }
+
+
+def _link(name: str, values: dict, earlier: dict[str, dict]) -> tuple[dict, list[str]]:
+    """Fill `source` and `sources` (templates and patterns over earlier ids) in; return the ids they name."""
+    values, ids = dict(values), []
+    if values.get("source"):
+        identifier = str(values["source"]).format(**values)
+        if identifier not in earlier:
+            raise ValueError(f"source {identifier!r} is no earlier run: one of {_some(earlier)}")
+        ids, values["source"] = [identifier], f"{name}/{identifier}"
+    if "sources" in values:
+        patterns = [str(p).format(**values) for p in values["sources"]]
+        for pattern in patterns:
+            matched = [i for i in earlier if fnmatch(i, pattern) and i not in ids]
+            if not matched:
+                raise ValueError(
+                    f"sources pattern {pattern!r} matches no earlier run: one of {_some(earlier)}"
+                )
+            ids += matched
+        values["sources"] = [f"{name}/{i}" for i in ids]
+    return values, ids
+
+
+def _some(earlier: dict[str, dict], most: int = 6) -> str:
+    names = list(earlier)
+    return (
+        ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+        or "none yet"
+    )
+
+
+def _as_density(values: dict) -> dict:
+    given, written = {}, []
+    for name, value in values.items():
+        single = PLURAL.get(name, name)
+        if single not in TO_DENSITY:
+            given[name] = value
+            continue
+        written.append(name)
+        target = "densities" if name in PLURAL else "density"
+        given[target] = [_density(single, v) for v in value] if name in PLURAL else _density(single, value)
+    if len(written) > 1:
+        raise ValueError(
+            f"{' and '.join(written)} both say how much is kept: give one of {', '.join(TO_DENSITY)}"
+        )
+    return given
+
+
+def _density(kind: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{kind}: received {value!r}, allowed is a number")
+    if kind == "ratio" and value == 0:
+        raise ValueError("ratio: received 0, allowed is 1 or more")
+    density = float(TO_DENSITY[kind](value))
+    if not 0 < density <= 1:
+        raise ValueError(
+            f"{kind}: received {value!r}, which keeps {density:.6g}; allowed is a density in (0, 1]"
+        )
+    return density
+
+
+def _inherit(notebook: str, given: dict, source: dict) -> dict:
+    """Take over from the source what both runs must share; ValueError where the study says otherwise."""
+    known, filled = parameters.declared(notebook), dict(given)
+    for name in SAME if "epochs" in known else SAME + PRUNING:
+        if name not in known or name not in source["parameters"]:
+            continue
+        value = source["parameters"][name]
+        if given.get(name, value) != value:
+            raise ValueError(
+                f"{name} {given[name]!r} of {notebook} differs from {value!r} of its source {source['id']}"
+            )
+        filled[name] = value
+    return filled
