@@ -74,9 +74,7 @@ def expand(name: str, study: Study, seeds: list[int] | None = None) -> list[dict
             except ValueError as error:
                 raise ValueError(f"study {name}: {error}") from None
             if run["id"] in found:
-                raise ValueError(
-                    f"study {name}: two runs are called {run['id']}: sweep what tells them apart"
-                )
+                raise ValueError(f"study {name}: two runs are called {run['id']}: sweep what tells them apart")
             found[run["id"]] = run
     return list(found.values())
 
@@ -134,9 +132,7 @@ def _link(name: str, values: dict, earlier: dict[str, dict]) -> tuple[dict, list
         for pattern in patterns:
             matched = [i for i in earlier if fnmatch(i, pattern) and i not in ids]
             if not matched:
-                raise ValueError(
-                    f"sources pattern {pattern!r} matches no earlier run: one of {_some(earlier)}"
-                )
+                raise ValueError(f"sources pattern {pattern!r} matches no earlier run: one of {_some(earlier)}")
             ids += matched
         values["sources"] = [f"{name}/{i}" for i in ids]
     return values, ids
@@ -144,10 +140,7 @@ def _link(name: str, values: dict, earlier: dict[str, dict]) -> tuple[dict, list
 
 def _some(earlier: dict[str, dict], most: int = 6) -> str:
     names = list(earlier)
-    return (
-        ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-        or "none yet"
-    )
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "none yet"
 
 
 def _as_density(values: dict) -> dict:
@@ -161,9 +154,7 @@ def _as_density(values: dict) -> dict:
         target = "densities" if name in PLURAL else "density"
         given[target] = [_density(single, v) for v in value] if name in PLURAL else _density(single, value)
     if len(written) > 1:
-        raise ValueError(
-            f"{' and '.join(written)} both say how much is kept: give one of {', '.join(TO_DENSITY)}"
-        )
+        raise ValueError(f"{' and '.join(written)} both say how much is kept: give one of {', '.join(TO_DENSITY)}")
     return given
 
 
@@ -174,9 +165,7 @@ def _density(kind: str, value: Any) -> float:
         raise ValueError("ratio: received 0, allowed is 1 or more")
     density = float(TO_DENSITY[kind](value))
     if not 0 < density <= 1:
-        raise ValueError(
-            f"{kind}: received {value!r}, which keeps {density:.6g}; allowed is a density in (0, 1]"
-        )
+        raise ValueError(f"{kind}: received {value!r}, which keeps {density:.6g}; allowed is a density in (0, 1]")
     return density
 
 

@@ -1,0 +1,195 @@
+"""Command line: python -m lib.study run|report|status|list."""
+
+import argparse
+import signal
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lib import paths, runs
+from lib.files import read_json
+from lib.study import state
+
+CODES = "Exit code: 0 all done, 1 a run or the report failed or is missing, 2 bad input, 130 interrupted."
+
+
+def parser() -> argparse.ArgumentParser:
+    main = argparse.ArgumentParser(
+        prog="python -m lib.study",
+        description="Execute studies (studies/NAME.yaml) with papermill, look at them, and make their reports.",
+        epilog=CODES,
+    )
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = _command(commands, "run", "execute what is missing of a study; finished runs are never done again")
+    run.add_argument("--jobs", type=_positive, metavar="N", help="runs at once (default: half the cores, at least 2)")
+    run.add_argument("--report", action="store_true", help="then make the report, gaps marked")
+    _command(commands, "report", "make figures/NAME/report.pdf from the finished runs, gaps marked")
+    _command(commands, "status", "show each run of a study: done, failed and why, or waiting")
+    commands.add_parser("list", help="show the studies there are", epilog=CODES)
+    return main
+
+
+def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text.capitalize() + ".", epilog=CODES)
+    command.add_argument("name", metavar="NAME", help="a file studies/NAME.yaml, such as quick")
+    command.add_argument(
+        "--seeds", type=_seed, nargs="+", metavar="SEED", help="seeds in place of those in the study file"
+    )
+    return command
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"received {text!r}, allowed is a whole number from {least} on")
+    return int(text)
+
+
+def run(planned: dict, jobs: int | None, report: bool, console: Console) -> int:
+    from lib.study.execute import default_jobs, run_study  # papermill takes 2 s to import: not for --help
+
+    jobs = jobs or default_jobs()
+    state.check(planned)
+    missing = [r for r in planned["runs"] if state.of(planned, r) != "done"]
+    done = len(planned["runs"]) - len(missing)
+    console.print(f"Study {planned['study']}: {len(planned['runs'])} runs, {done} done, {len(missing)} to do.")
+    with _progress(console) as bar:
+        task = bar.add_task("starting", total=len(planned["runs"]), completed=done, left="")
+        watch = _Watch(planned, missing, jobs, console, bar, task)
+        errors = run_study(planned, jobs, watch.started, watch.ended, watch.waits) if missing else {}
+    for identifier, error in errors.items():
+        console.print(f"failed: {identifier}: {error}", style="red", markup=False, highlight=False)
+    if errors:
+        console.print(f"{len(errors)} of {len(planned['runs'])} runs failed; start again to try them again.")
+    return max(int(bool(errors)), make_report(planned, console) if report else 0)
+
+
+class _Watch:
+    """Turns what the executor reports into lines and a progress bar with an honest time left."""
+
+    def __init__(self, planned, missing, jobs, console, bar, task):
+        self.planned, self.open, self.jobs = planned, list(missing), jobs
+        self.console, self.bar, self.task = console, bar, task
+        self.running: dict[str, float] = {}
+
+    def started(self, run: dict) -> None:
+        self.running[run["id"]] = time.monotonic()
+        self._show()
+
+    def ended(self, run: dict, error: str | None) -> None:
+        took = time.monotonic() - self.running.pop(run["id"], time.monotonic())
+        self.open = [r for r in self.open if r["id"] != run["id"]]
+        self.bar.advance(self.task)
+        self._show()
+        verdict = f"FAILED, {error}" if error else f"{took:.1f} s"
+        count = f"[{len(self.planned['runs']) - len(self.open)}/{len(self.planned['runs'])}]"
+        self.console.print(f"{count} {run['id']}: {verdict}{self._left()}", markup=False, highlight=False)
+
+    def waits(self, owner: str) -> None:
+        self.console.print(f"Study {self.planned['study']} is being executed by {owner}: waiting for it to end.")
+
+    def _show(self) -> None:
+        self.bar.update(self.task, description=", ".join(self.running) or "done", left=self._left())
+
+    def _left(self) -> str:
+        if not self.open:
+            return ""
+        seconds = state.seconds_left(self.planned, self.open, self.jobs)
+        # no guess before every kind of run has finished once
+        return "" if seconds is None else f", about {_duration(seconds)} left"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _progress(console: Console) -> Progress:
+    columns = (
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}{task.fields[left]}"),
+    )
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+
+
+def make_report(planned: dict, console: Console) -> int:
+    from lib.study.report import gaps, make_report
+
+    pdf = make_report(planned)
+    missing = gaps(planned)
+    console.print(f"Report: {pdf}", soft_wrap=True)
+    for identifier, why in missing:
+        console.print(f"gap: {identifier}: {why}", style="yellow", markup=False, highlight=False)
+    return int(bool(missing))
+
+
+def status(planned: dict, console: Console) -> int:
+    table = Table("run", "state", "", title=f"{planned['study']}: {planned['title']}", title_justify="left")
+    counts = {"done": 0, "failed": 0, "waiting": 0}
+    for entry in planned["runs"]:
+        now = state.of(planned, entry)
+        counts[now] += 1
+        table.add_row(entry["id"], now, _headline(planned, entry, now))
+    console.print(table)
+    console.print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    return int(counts["done"] < len(planned["runs"]))
+
+
+def _headline(planned: dict, entry: dict, now: str) -> str:
+    if now == "failed":
+        return state.reason(planned, entry)
+    if now == "waiting":
+        return f"after {', '.join(entry['sources'])}" if len(entry["sources"]) == 1 else ""
+    metrics = read_json(state.folder(planned) / entry["id"] / runs.METRICS)
+    top1 = f"top-1 {metrics['top1_pct']:.2f} %, " if metrics.get("top1_pct") is not None else ""
+    return f"{top1}{metrics['wall_s']:.1f} s"
+
+
+def list_studies(console: Console) -> int:
+    table = Table("study", "runs", "title")
+    for path in sorted(paths.STUDIES.glob("*.yaml")):
+        planned = state.plan(path.stem)
+        table.add_row(path.stem, str(len(planned["runs"])), planned["title"])
+    console.print(table)
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit code. Bad input is one line on stderr and code 2."""
+    given = parser().parse_args(arguments)
+    console = Console(highlight=False)
+    # a polite kill ends like Ctrl-C: kernels stopped, nothing half done
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        if given.command == "list":
+            return list_studies(console)
+        planned = state.plan(given.name, given.seeds)
+        if given.command == "run":
+            return run(planned, given.jobs, given.report, console)
+        return {"report": make_report, "status": status}[given.command](planned, console)
+    except KeyboardInterrupt:
+        print("interrupted: finished runs are kept, start again to go on", file=sys.stderr)
+        return 130
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

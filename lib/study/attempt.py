@@ -1,0 +1,105 @@
+"""Execute one run with papermill, in a folder of its own, and publish it by a rename."""
+
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+from lib import paths, runs
+from lib.files import write_json
+from lib.study import state
+
+with warnings.catch_warnings():
+    # papermill 2.7 uses names that its dependencies have deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import papermill
+    from papermill.clientwrap import PapermillNotebookClient
+    from papermill.engines import NBClientEngine, papermill_engines
+
+
+class WorkbenchEngine(NBClientEngine):
+    """Papermill's own engine, with an environment for the kernel: each run gets its share of the cores."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, *, env, start_timeout=120, execution_timeout=None, **_):
+        client = PapermillNotebookClient(
+            nb_man, timeout=execution_timeout, startup_timeout=start_timeout, kernel_name=kernel_name
+        )
+        return client.execute(env=env)
+
+
+papermill_engines.register("workbench", WorkbenchEngine)
+
+
+def execute_notebook(source: Path, target: Path, parameters: dict, threads: int | None = None, **env: str) -> None:
+    """Run `source` into `target`, every cell from the top in a fresh kernel with the repository as working directory.
+
+    `threads` limits the cores of the kernel; `env` adds environment variables. The first error in a cell ends
+    it with papermill's exception, and `target` holds the cells up to there.
+    """
+    environment = {
+        **os.environ,
+        # ipykernel warns at each start that its loopback ports are not encrypted
+        "PYTHONWARNINGS": "ignore::UserWarning:ipykernel",
+        **env,
+    }
+    if threads:
+        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    papermill.execute_notebook(
+        str(source),
+        str(target),
+        parameters=parameters,
+        engine_name="workbench",
+        kernel_name="python3",
+        cwd=str(paths.ROOT),
+        progress_bar=False,
+        env=environment,
+    )
+
+
+def attempt(planned: dict, run: dict, threads: int, neighbours: int) -> str | None:
+    """Execute `run` of the plan; None when it is published as done, else its error in one line.
+
+    Everything is written into a folder of this attempt, which takes the run's place by one rename: whatever
+    dies, a run is never half there. A failed attempt is published too, with its notebook and `error.json`.
+    """
+    study = state.folder(planned)
+    work = study / state.ATTEMPTS / f"{run['id']}.{os.getpid()}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    error = None
+    try:
+        execute_notebook(
+            paths.notebook(run["notebook"]),
+            work / runs.NOTEBOOK,
+            {**run["parameters"], "run_dir": _relative(work)},
+            threads,
+            WORKBENCH_NEIGHBOURS=str(neighbours),
+        )
+        if not (work / runs.METRICS).is_file():
+            error = f"notebook {run['notebook']} ended without runs.finish"
+    except Exception as caught:  # whatever it was, the other runs go on, and the report names it
+        error = explain(caught)
+    if error:
+        (work / runs.METRICS).unlink(missing_ok=True)
+        write_json(work / runs.ERROR, {"error": error})
+    publish(work, study / run["id"])
+    return error
+
+
+def publish(work: Path, directory: Path) -> None:
+    """Put `work` in the place of `directory`, which holds at most an earlier failure."""
+    shutil.rmtree(directory, ignore_errors=True)
+    os.rename(work, directory)
+
+
+def explain(error: Exception) -> str:
+    """One line: the error inside the notebook where papermill reports one, else the error itself."""
+    name = getattr(error, "ename", type(error).__name__)
+    text = str(getattr(error, "evalue", error)).strip()
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"{name}: {lines[0] if lines else 'no message'}"
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(paths.ROOT)) if path.is_relative_to(paths.ROOT) else str(path)

@@ -1,0 +1,35 @@
+"""The report of a study: its summary notebook, executed and typeset."""
+
+from pathlib import Path
+
+from lib import paths
+from lib.report.exporter import export
+from lib.study import state
+from lib.study.attempt import execute_notebook, explain
+
+
+def make_report(planned: dict) -> Path:
+    """Execute the summary over the finished runs of the plan and typeset it; return the PDF's path.
+
+    Missing runs are gaps in the report, not errors. ValueError when not one run is finished, RuntimeError
+    when the summary itself fails.
+    """
+    if not any(state.of(planned, run) == "done" for run in planned["runs"]):
+        raise ValueError(f"study {planned['study']} has no finished run in {paths.RUNS}: run it first")
+    state.save(planned)
+    figures = paths.FIGURES / planned["study"]
+    figures.mkdir(parents=True, exist_ok=True)
+    executed, pdf = figures / "summary.ipynb", figures / "report.pdf"
+    try:
+        execute_notebook(paths.notebook("summary"), executed, {"study": planned["study"]})
+    except Exception as error:
+        raise RuntimeError(f"the summary failed, see {executed}: {explain(error)}") from error
+    export(executed, pdf)
+    return pdf
+
+
+def gaps(planned: dict) -> list[tuple[str, str]]:
+    """(run id, why) of every planned run that is not done."""
+    why = {"failed": lambda run: state.reason(planned, run), "waiting": lambda run: "not executed yet"}
+    states = [(run, state.of(planned, run)) for run in planned["runs"]]
+    return [(run["id"], why[now](run)) for run, now in states if now != "done"]

@@ -1,0 +1,104 @@
+"""What of a study is done, failed or waiting, and how long the rest may take."""
+
+import json
+import shutil
+from pathlib import Path
+from statistics import median
+
+from lib import paths, runs
+from lib.files import read_json, write_json
+from lib.study import spec
+
+PLAN = "plan.json"
+ATTEMPTS = ".attempts"
+
+
+def plan(name: str, seeds: list[int] | None = None) -> dict:
+    """The study as plain data: `study`, `title`, `question`, and `runs` as `spec.expand` gives them."""
+    study = spec.read(name)
+    return {
+        "study": name,
+        "title": study.title,
+        "question": study.question,
+        "runs": spec.expand(name, study, seeds),
+    }
+
+
+def save(planned: dict) -> None:
+    """Leave the plan beside its runs: the summary reads from it what is still missing."""
+    write_json(folder(planned) / PLAN, planned)
+
+
+def load_plan(name: str) -> dict:
+    """The plan that the last `run` or `report` of this study left; ValueError where there is none."""
+    path = paths.RUNS / name / PLAN
+    if not path.is_file():
+        raise ValueError(f"study {name!r} was never started: python -m lib.study run {name}")
+    return read_json(path)
+
+
+def folder(planned: dict) -> Path:
+    return paths.RUNS / planned["study"]
+
+
+def of(planned: dict, run: dict) -> str:
+    """`done`, `failed` or `waiting`: a run is what its directory says."""
+    directory = folder(planned) / run["id"]
+    if (directory / runs.METRICS).is_file():
+        return "done"
+    return "failed" if (directory / runs.ERROR).is_file() else "waiting"
+
+
+def reason(planned: dict, run: dict) -> str:
+    """Why a failed run failed, in one line."""
+    return read_json(folder(planned) / run["id"] / runs.ERROR)["error"]
+
+
+def check(planned: dict) -> None:
+    """Refuse to mix: a finished run made with other parameters stops the study, and the difference is named."""
+    for run in planned["runs"]:
+        if of(planned, run) != "done":
+            continue
+        made = read_json(folder(planned) / run["id"] / runs.RUN)["parameters"]
+        # through JSON, as the run wrote them
+        wanted = json.loads(json.dumps(run["parameters"]))
+        names = [n for n in {**wanted, **made} if made.get(n) != wanted.get(n)]
+        if names:
+            differing = "; ".join(f"{n} was {made.get(n)!r}, now {wanted.get(n)!r}" for n in names)
+            raise ValueError(
+                f"{folder(planned) / run['id']} was made with other parameters ({differing}): "
+                "move or delete that folder, or change the study back"
+            )
+
+
+def clear_attempts(planned: dict) -> None:
+    """Remove what a killed driver left behind; call only while holding the study's lock."""
+    shutil.rmtree(folder(planned) / ATTEMPTS, ignore_errors=True)
+
+
+def seconds_left(planned: dict, open_runs: list[dict], jobs: int) -> float | None:
+    """Seconds until `open_runs` are done, from like runs that finished; None while some have no like.
+
+    A like run has the same notebook, data and model; its time is scaled by the epochs.
+    """
+    known: dict[tuple, list[float]] = {}
+    for run in planned["runs"]:
+        if of(planned, run) == "done":
+            wall = read_json(folder(planned) / run["id"] / runs.METRICS)["wall_s"]
+            known.setdefault(_like(run), []).append(wall / _epochs(run))
+    left = 0.0
+    for run in open_runs:
+        if _like(run) not in known:
+            return None
+        left += median(known[_like(run)]) * _epochs(run)
+    return left / jobs
+
+
+def _like(run: dict) -> tuple:
+    values = run["parameters"]
+    return run["notebook"], values.get("data"), values.get("model"), values.get("train_images")
+
+
+def _epochs(run: dict) -> int:
+    values = run["parameters"]
+    return max(1, values.get("epochs", 1) + values.get("pre_epochs", 0))
