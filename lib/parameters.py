@@ -40,7 +40,7 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     schedule: Literal["exponential", "linear"] = "exponential"
     scope: Literal["global", "layer"] = "global"
     precision: Literal["float32", "amp"] = "float32"
-    epochs: NonNegativeInt = 1
+    epochs: PositiveInt = 1
     pre_epochs: NonNegativeInt = 0
     batch: PositiveInt = 256
     lr: PositiveNumber = 0.001

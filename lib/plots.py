@@ -1,0 +1,187 @@
+"""The figures of the report: each function takes frames and returns a matplotlib figure, at print size.
+
+A method has one colour and one marker everywhere, whatever else is in the picture. Colours are those of Okabe
+and Ito (https://jfly.uni-koeln.de/color/), which the common kinds of colour blindness tell apart.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lib import tables
+
+WIDTH = 16.2 / 2.54  # inches between the margins of the report: drawn at this size, never rescaled
+
+STYLE = {  # method -> colour, marker
+    "Dense": ("#555555", "none"),
+    "Rand": ("#999999", "v"),
+    "Mag": ("#E69F00", "s"),
+    "SNIP": ("#0072B2", "o"),
+    "GraSP": ("#CC79A7", "D"),
+    "SynFlow": ("#56B4E9", "^"),
+    "SynFlow (100 rounds)": ("#009E73", "P"),
+}
+SPARE = ("#D55E00", "#F0E442", "#000000")  # for methods that a user adds, by name
+KEPT, REMOVED = "#0072B2", "#E69F00"
+
+
+def style(method: str) -> dict:
+    """Colour and marker of a method, the same in every figure."""
+    if method in STYLE:
+        colour, marker = STYLE[method]
+    else:
+        colour, marker = SPARE[sum(method.encode()) % len(SPARE)], "X"
+    return {"color": colour, "marker": marker}
+
+
+def history(rows: list[dict] | pd.DataFrame) -> Figure:
+    """Loss and top-1 accuracy against epochs of one run, training and test."""
+    frame = pd.DataFrame(rows)
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.1), layout="constrained")
+    for ax, quantity, unit in zip(axes, ("loss", "top1_pct"), ("loss", "top-1 accuracy (%)"), strict=True):
+        for part, dash in (("train", "--"), ("test", "-")):
+            ax.plot(frame["epoch"], frame[f"{part}_{quantity}"], dash, color=KEPT, label=part, marker=".")
+        ax.set(xlabel="epoch", ylabel=unit)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].legend()
+    return figure
+
+
+def curves(histories: pd.DataFrame, plan: pd.DataFrame) -> Figure:
+    """Loss and top-1 accuracy against epochs after pruning, training (left) and test (right), a line a method.
+
+    `histories` are the history.csv of the planned runs with their `run`; several seeds give the mean and a band
+    of one standard deviation.
+    """
+    frame = histories.merge(plan[["run", "method", "pruner", "rounds"]], on="run")
+    figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 4.3), sharex=True, layout="constrained")
+    for row, (quantity, unit) in enumerate((("loss", "loss"), ("top1_pct", "top-1 accuracy (%)"))):
+        for column, part in enumerate(("train", "test")):
+            ax, name = axes[row, column], f"{part}_{quantity}"
+            for method in tables.methods(frame):
+                grouped = frame[frame["method"] == method].groupby("epoch")[name]
+                mean, sd, look = grouped.mean(), grouped.std().fillna(0), style(method)
+                marker = look["marker"] if len(mean) <= 20 else "none"
+                ax.plot(mean.index, mean, color=look["color"], marker=marker, ms=3.5, lw=1.2, label=method)
+                if grouped.count().max() > 1:
+                    ax.fill_between(mean.index, mean - sd, mean + sd, color=look["color"], alpha=0.2, lw=0)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.set_ylabel(f"{'training' if part == 'train' else 'test'} {unit}")
+            _clip_losses(ax, quantity)
+    for ax in axes[1]:
+        ax.set_xlabel("epoch after pruning (dense: epoch)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(7, len(labels)), fontsize=8)
+    return figure
+
+
+def _clip_losses(ax, quantity: str) -> None:
+    # one diverged test loss would flatten all others; four times chance (ln 10) is as bad as a reader needs
+    if quantity == "loss" and ax.get_ylim()[1] > 9.2:
+        ax.set_ylim(top=9.2)
+        ax.set_title("losses above 9.2 are cut off", fontsize=7, loc="right", pad=2)
+
+
+def against_compression(panels: list[tuple[pd.DataFrame, str, str, float | None]]) -> Figure:
+    """A panel for each (frame, column, axis label, dense value): the column against compression, a line a method.
+
+    A frame holds `compression`, `method`, `pruner`, `rounds` and the column, a row a run; bars show one standard
+    deviation over seeds. The dense value is a dashed line.
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.6), layout="constrained", squeeze=False)
+    seen = {}
+    for ax, (frame, column, unit, dense) in zip(axes[0], panels, strict=True):
+        for method in [m for m in tables.methods(frame) if m != tables.DENSE]:
+            grouped = frame[frame["method"] == method].groupby("compression")[column]
+            mean, sd = grouped.mean(), grouped.std().fillna(0)
+            seen[method] = ax.errorbar(mean.index, mean, sd, ms=4, lw=1.2, capsize=2, **style(method))
+        if dense is not None and not np.isnan(dense):
+            seen[tables.DENSE] = ax.axhline(dense, ls="--", lw=1, color=STYLE["Dense"][0])
+        ax.set(xlabel="compression (−log₁₀ density)", ylabel=unit)
+        ax.set_xticks(sorted(frame["compression"].unique()) if len(frame) else [])
+        if not frame[column].dropna().empty and frame[column].min() >= 0 and "%" not in unit:
+            ax.set_ylim(bottom=0)
+    figure.legend(seen.values(), seen.keys(), loc="outside upper center", ncols=min(7, len(seen) or 1), fontsize=8)
+    return figure
+
+
+def densities(layers: pd.DataFrame, plan: pd.DataFrame) -> Figure:
+    """Kept share of every layer (log scale), a line a method; an emptied layer is a mark on the bottom edge."""
+    table = tables.layer_densities(layers, plan)
+    chosen = [m for m in tables.methods(plan) if m in table and m != tables.DENSE]
+    figure, ax = plt.subplots(figsize=(WIDTH, 3.1), layout="constrained")
+    positive = table[chosen].to_numpy(dtype=float)
+    floor = 10 ** np.floor(np.log10(positive[positive > 0].min())) if (positive > 0).any() else 0.1
+    for method in chosen:
+        values, look = table[method].to_numpy(dtype=float), style(method)
+        ax.plot(np.where(values > 0, values, np.nan), ms=3.5, lw=1.1, label=method, **look)
+        empty = np.flatnonzero(values == 0)
+        ax.plot(empty, np.full(len(empty), floor), "x", color=look["color"], ms=7, mew=2, clip_on=False, zorder=5)
+    ax.set_yscale("log")
+    ax.set_ylim(floor, 130)
+    ax.set_xticks(
+        range(len(table)), [n.removesuffix(".weight") for n in table.index], rotation=60, ha="right", fontsize=7
+    )
+    ax.set_ylabel("kept weights (%)")
+    figure.legend(loc="outside upper center", ncols=min(7, len(chosen) or 1), fontsize=8)
+    return figure
+
+
+def histograms(rows: pd.DataFrame, columns: int = 4) -> Figure:
+    """Weights of every layer when it was pruned: kept ones stacked on removed ones, a panel a layer.
+
+    `rows` hold `layer`, `left`, `right` (edges of a bin), `kept`, `removed` (counts).
+    """
+    layers = list(dict.fromkeys(rows["layer"]))
+    lines = -(-len(layers) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(WIDTH, 0.35 + 1.15 * lines), layout="constrained", squeeze=False
+    )
+    for ax, layer in zip(axes.flat, layers, strict=False):
+        draw_histogram(ax, rows[rows["layer"] == layer])
+        share = (
+            rows.loc[rows["layer"] == layer, "kept"].sum()
+            / rows.loc[rows["layer"] == layer, ["kept", "removed"]].sum().sum()
+        )
+        ax.set_title(f"{layer.removesuffix('.weight')} ({share:.1%} kept)", fontsize=7, pad=2)
+        ax.tick_params(labelsize=6, pad=1)
+        ax.yaxis.set_major_locator(MaxNLocator(3))
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+    for ax in axes.flat[len(layers) :]:
+        ax.set_axis_off()
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
+    figure.supxlabel("value of the weight when pruned", fontsize=8)
+    figure.supylabel("number of weights", fontsize=8)
+    return figure
+
+
+def draw_histogram(ax, rows: pd.DataFrame) -> None:
+    """Bars of one layer: removed weights above the kept ones, so that the outline is the unpruned layer."""
+    width = rows["right"] - rows["left"]
+    ax.bar(rows["left"], rows["kept"], width, align="edge", color=KEPT, label="kept")
+    ax.bar(rows["left"], rows["removed"], width, rows["kept"], align="edge", color=REMOVED, label="removed")
+    ax.grid(False)
+
+
+def precision_bars(table: pd.DataFrame) -> Figure:
+    """Training time of an epoch and peak memory with and without mixed precision, by compression.
+
+    `table` has a row a network: `compression`, `precision`, `epoch_s`, `epoch_s_sd`, `peak_memory_mib`.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.3), layout="constrained")
+    looks = {"float32": ("#555555", -0.2), "amp": ("#009E73", 0.2)}
+    positions = {c: i for i, c in enumerate(sorted(table["compression"].unique()))}
+    for precision, (colour, shift) in looks.items():
+        part = table[table["precision"] == precision]
+        x = part["compression"].map(positions) + shift
+        axes[0].bar(x, part["epoch_s"], 0.38, yerr=part["epoch_s_sd"], color=colour, capsize=2)
+        axes[1].bar(x, part["peak_memory_mib"], 0.38, color=colour, label=precision)
+    for ax, unit in zip(axes, ("training time of an epoch (s)", "peak memory (MiB)"), strict=True):
+        ax.set(xlabel="compression (−log₁₀ density)", ylabel=unit)
+        ax.set_xticks(range(len(positions)), [f"{c:g}" for c in positions])
+        ax.grid(axis="x", visible=False)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8)
+    return figure

@@ -1,0 +1,157 @@
+"""From the frame of runs to the tables of the report: computing only; `lib.report.notebook` shows them."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from lib import catalog
+
+DENSE = "Dense"
+MISSING = "missing"
+
+
+def run_metrics(history: list[dict], layers: list[dict], collapse: dict) -> dict:
+    """The flat metrics of a trained, pruned network, from its last epoch, its layers and its collapse.
+
+    MACs are multiply-accumulates of one image over the prunable weights; at a mask they are theoretical.
+    """
+    last = history[-1]
+    return {
+        "top1_pct": last["test_top1_pct"],
+        "top5_pct": last["test_top5_pct"],
+        "test_loss": last["test_loss"],
+        "train_top1_pct": last["train_top1_pct"],
+        "train_loss": last["train_loss"],
+        "train_s": sum(row["train_s"] for row in history),
+        "weights": sum(row["weights"] for row in layers),
+        "weights_kept": sum(row["kept"] for row in layers),
+        "macs_dense": sum(row["macs_dense"] for row in layers),
+        "macs_kept": sum(row["macs_kept"] for row in layers),
+        "collapsed_layers": " ".join(collapse["layers"]),
+        "connected": collapse["connected"],
+    }
+
+
+def method(row: dict | pd.Series) -> str:
+    """The column a run belongs to: its pruner, and the rounds where there are several."""
+    name = catalog.label(row["pruner"])
+    return name if row.get("rounds", 1) == 1 else f"{name} ({row['rounds']:.0f} rounds)"
+
+
+def task(row: dict | pd.Series) -> str:
+    """The row a run belongs to, such as `CIFAR-10 / ResNet-20`."""
+    return f"{catalog.label(row['data'])} / {catalog.label(row['model'])}"
+
+
+def planned(plan: dict, notebook: str = "accuracy") -> pd.DataFrame:
+    """One row a planned run of `notebook`: `run`, its parameters, `method`, `task`, `compression`."""
+    rows = [{"run": r["id"], **r["parameters"]} for r in plan["runs"] if r["notebook"] == notebook]
+    return described(pd.DataFrame(rows))
+
+
+def described(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add `method`, `task` and `compression` (-log10 of the density, to three decimals) to a frame of runs."""
+    if frame.empty:
+        return frame.assign(method=[], task=[], compression=[])
+    compression = -np.log10(frame["density"])
+    return frame.assign(
+        method=frame.apply(method, axis=1), task=frame.apply(task, axis=1), compression=compression.round(3) + 0.0
+    )
+
+
+def methods(frame: pd.DataFrame) -> list[str]:
+    """The methods in a frame in the order of the catalogue, more rounds after fewer, Dense first."""
+    order = ["dense", *catalog.PRUNERS]
+    found = frame[["method", "pruner", "rounds"]].drop_duplicates("method")
+    keys = {r["method"]: (order.index(r["pruner"]), r["rounds"]) for _, r in found.iterrows()}
+    return sorted(keys, key=keys.get)
+
+
+def tasks(frame: pd.DataFrame) -> list[str]:
+    """The tasks of a frame, convolutional networks first, as the assignment has them."""
+    return sorted(frame["task"].unique(), key=lambda t: (t.endswith("/ FC"), t))
+
+
+def spread(values: Iterable[float], digits: int = 2, planned_n: int | None = None) -> str:
+    """`91.20`, or `91.20 ± 0.31 (n = 3)`; `missing` without a value, and how many of the planned runs there are."""
+    values = pd.Series(list(values), dtype=float).dropna()
+    if values.empty:
+        return MISSING
+    text = f"{values.mean():,.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {values.std(ddof=1):,.{digits}f}"
+    if planned_n is not None and len(values) < planned_n:
+        return f"{text} (n = {len(values)} of {planned_n})"
+    return f"{text} (n = {len(values)})" if len(values) > 1 else text
+
+
+def grid(
+    done: pd.DataFrame, plan: pd.DataFrame, value: str, index: str, digits: int = 2, columns: str = "method"
+) -> pd.DataFrame:
+    """A table of `value` by `index` and `columns`: each cell the spread over seeds, gaps marked.
+
+    `plan` decides which cells there are: a cell that was planned and is not finished reads `missing`, one that
+    was never planned is empty.
+    """
+    order = methods(plan) if columns == "method" else list(dict.fromkeys(plan[columns]))
+    rows = tasks(plan) if index == "task" else sorted(plan[index].unique())
+    table = pd.DataFrame("", index=pd.Index(rows, name=index), columns=pd.Index(order, name=None))
+    for (row, column), wanted in plan.groupby([index, columns]):
+        values = done[done["run"].isin(wanted["run"])][value] if not done.empty else []
+        table.loc[row, column] = spread(values, digits, len(wanted))
+    return table
+
+
+def pre_epochs(plan: pd.DataFrame, run: pd.Series) -> int:
+    """Epochs of training before `run` pruned: its own, and those of the run it started from."""
+    before = int(run["pre_epochs"])
+    if not run["source"]:
+        return before
+    source = plan[plan["run"] == run["source"].split("/")[1]].iloc[0]
+    return before + pre_epochs(plan, source) + int(source["epochs"])
+
+
+def epochs_grid(plan: pd.DataFrame) -> pd.DataFrame:
+    """Epochs before + after pruning, by task and method; what a cell of the accuracy table was trained for."""
+    table = pd.DataFrame("", index=pd.Index(tasks(plan), name="task"), columns=methods(plan))
+    for _, run in plan.iterrows():
+        before = pre_epochs(plan, run)
+        table.loc[run["task"], run["method"]] = f"{before} + {run['epochs']}"
+    return table
+
+
+def accuracy(done: pd.DataFrame, plan: pd.DataFrame, compression: float) -> pd.DataFrame:
+    """Top-1 and epochs by task and method at one compression, the dense network's in the first column."""
+    chosen = plan[(plan["compression"] == compression) | (plan["pruner"] == "dense")]
+    top1 = grid(done, chosen, "top1_pct", "task").assign(quantity="top-1 (%)")
+    top5 = grid(done, chosen, "top5_pct", "task").assign(quantity="top-5 (%)")
+    epochs = epochs_grid(chosen).assign(quantity="epochs")
+    parts = [part.loc[[t]] for t in top1.index for part in (top1, top5, epochs)]
+    joined = pd.concat(parts).reset_index().set_index(["task", "quantity"])
+    return joined[methods(chosen)]
+
+
+def by_compression(done: pd.DataFrame, plan: pd.DataFrame, value: str, task: str, digits: int = 2) -> pd.DataFrame:
+    """`value` by compression and method for one task; the dense network is compression 0."""
+    chosen = plan[plan["task"] == task]
+    chosen = chosen[chosen["pruner"] != "dense"]
+    table = grid(done, chosen, value, "compression", digits)
+    dense = plan[(plan["task"] == task) & (plan["pruner"] == "dense")]
+    values = done[done["run"].isin(dense["run"])][value] if not done.empty else []
+    table.insert(0, DENSE, spread(values, digits, len(dense)) if len(dense) else "")
+    return table
+
+
+def layer_densities(layers: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """One row a layer: shape, weights, MACs, and the kept share in % for each method (mean over seeds).
+
+    `layers` are the layers.csv of the planned runs under one another, with their `run`.
+    """
+    joined = layers.merge(plan[["run", "method"]], on="run")
+    first = joined.drop_duplicates("layer").set_index("layer")[["shape", "weights", "macs_dense"]]
+    kept = joined.pivot_table(index="layer", columns="method", values="density", aggfunc="mean") * 100
+    order = [m for m in methods(plan) if m in kept]
+    table = first.join(kept[order])
+    table.columns = ["shape", "weights", "MACs", *order]
+    return table
