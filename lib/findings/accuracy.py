@@ -1,0 +1,182 @@
+"""Who is accurate, by how much, within what spread; which runs collapsed; whether the epochs sufficed."""
+
+import math
+
+import pandas as pd
+
+from lib import tables
+
+# Sentences call a difference clear when it exceeds this many standard errors of the difference.
+CLEAR = 2.0
+# A network within this factor of guessing has not learned.
+CHANCE_FACTOR = 1.5
+
+
+def at_compression(done: pd.DataFrame, plan: pd.DataFrame, compression: float, test_images: dict) -> list[str]:
+    """Sentences on the table of top-1 at one compression, task by task. `test_images`: images of each data set."""
+    said = []
+    for task in tables.tasks(plan):
+        runs = _with_seeds(done, plan, task, compression)
+        if runs.empty:
+            continue
+        images = test_images.get(runs["data"].iloc[0])
+        said += [
+            winner(runs, task, compression, images),
+            against_dense(runs, _dense(done, plan, task), task),
+            untrained(runs, task),
+            rounds_matter(runs, task, images),
+            magnitude_costs(runs, plan, task),
+        ]
+    return [sentence for sentence in said if sentence]
+
+
+def _with_seeds(done: pd.DataFrame, plan: pd.DataFrame, task: str, compression: float) -> pd.DataFrame:
+    if done.empty:
+        return done
+    pruned = (plan["task"] == task) & (plan["compression"] == compression) & (plan["pruner"] != "dense")
+    return done[done["run"].isin(plan.loc[pruned, "run"])]
+
+
+def _dense(done: pd.DataFrame, plan: pd.DataFrame, task: str) -> pd.DataFrame:
+    return done[done["run"].isin(plan.loc[(plan["task"] == task) & (plan["pruner"] == "dense"), "run"])]
+
+
+def standard_error(values: pd.Series, images: int | None) -> float:
+    """Standard error (points) of a mean accuracy in %: over seeds, or of the test set itself for one seed.
+
+    One seed on N test images: sqrt(p (100 - p) / N), the binomial standard error. NaN where N is unknown.
+    """
+    if len(values) > 1:
+        return values.std(ddof=1) / math.sqrt(len(values))
+    share = float(values.iloc[0])
+    return math.sqrt(share * (100 - share) / images) if images else math.nan
+
+
+def _difference(a: pd.Series, b: pd.Series, images: int | None) -> tuple[float, float]:
+    """Mean difference a - b, and its standard error."""
+    error = math.hypot(standard_error(a, images), standard_error(b, images))
+    return a.mean() - b.mean(), error
+
+
+def _verdict(difference: float, error: float, seeds: int) -> str:
+    basis = "over seeds" if seeds > 1 else "of the test set; one seed says nothing about other seeds"
+    if math.isnan(error):
+        return "no uncertainty is known"
+    clear = "more" if abs(difference) > CLEAR * error else "not more"
+    return f"{clear} than {CLEAR:g} standard errors of {error:.2f} points {basis}"
+
+
+def winner(runs: pd.DataFrame, task: str, compression: float, images: int | None) -> str | None:
+    """The most accurate method, its lead over the second, and whether that lead is clear."""
+    means = runs.groupby("method")["top1_pct"].mean().sort_values(ascending=False)
+    if len(means) < 2:
+        return None
+    first, second = (runs.loc[runs["method"] == name, "top1_pct"] for name in means.index[:2])
+    lead, error = _difference(first, second, images)
+    seeds = min(len(first), len(second))
+    return (
+        f"On {task} at compression {compression:g} ({100 * 10**-compression:.3g} % of the weights), **{means.index[0]}** "
+        f"is the most accurate with {means.iloc[0]:.2f} %, {lead:.2f} points ahead of {means.index[1]} "
+        f"({means.iloc[1]:.2f} %), {_verdict(lead, error, seeds)}; the last is {means.index[-1]} "
+        f"with {means.iloc[-1]:.2f} %."
+    )
+
+
+def against_dense(runs: pd.DataFrame, dense: pd.DataFrame, task: str) -> str | None:
+    """How far the best pruned network is from the dense one."""
+    if dense.empty:
+        return None
+    means = runs.groupby("method")["top1_pct"].mean()
+    loss = dense["top1_pct"].mean() - means.max()
+    side = f"{loss:.2f} points below" if loss > 0 else f"{-loss:.2f} points above"
+    return f"The best pruned network is {side} the dense one ({dense['top1_pct'].mean():.2f} %)."
+
+
+def untrained(runs: pd.DataFrame, task: str) -> str | None:
+    """Methods that are no better than guessing one of ten classes."""
+    chance = 10.0
+    means = runs.groupby("method")["top1_pct"].mean()
+    lost = means[means < CHANCE_FACTOR * chance]
+    if lost.empty:
+        return None
+    names = ", ".join(f"{name} ({value:.2f} %)" for name, value in lost.items())
+    return f"Not better than guessing ({chance:g} %): {names}."
+
+
+def rounds_matter(runs: pd.DataFrame, task: str, images: int | None) -> str | None:
+    """SynFlow with one round against SynFlow with many."""
+    synflow = runs[runs["pruner"] == "synflow"]
+    counts = sorted(synflow["rounds"].unique())
+    if len(counts) < 2:
+        return None
+    once, often = (synflow.loc[synflow["rounds"] == n, "top1_pct"] for n in (counts[0], counts[-1]))
+    gain, error = _difference(often, once, images)
+    word = "better" if gain > 0 else "worse"
+    emptied = synflow.loc[synflow["rounds"] == counts[0], "collapsed_layers"].fillna("").str.split().str.len().max()
+    why = f"; with one round it empties {emptied:.0f} layer{'s' if emptied > 1 else ''}" if emptied else ""
+    return (
+        f"SynFlow scored in {counts[-1]:.0f} rounds is {abs(gain):.2f} points {word} than in {counts[0]:.0f} "
+        f"({often.mean():.2f} against {once.mean():.2f} %), {_verdict(gain, error, min(len(once), len(often)))}{why}."
+    )
+
+
+def magnitude_costs(runs: pd.DataFrame, plan: pd.DataFrame, task: str) -> str | None:
+    """Magnitude saw more training than the others: said wherever its accuracy stands beside theirs."""
+    magnitude = runs[runs["pruner"] == "mag"]
+    if magnitude.empty:
+        return None
+    run = plan[plan["run"] == magnitude["run"].iloc[0]].iloc[0]
+    before, after = tables.pre_epochs(plan, run), int(run["epochs"])
+    others = runs[runs["pruner"] != "mag"]["epochs"]
+    if before == 0 or others.empty:
+        return None
+    return (
+        f"Mag was trained for {before} epochs before pruning and {after} after, the others only for {others.max():.0f} "
+        f"after pruning, so its accuracy costs {(before + after) / others.max():.1f} times their training."
+    )
+
+
+def collapses(done: pd.DataFrame) -> list[str]:
+    """One sentence for each run that was left with empty layers."""
+    said = []
+    for _, run in done.iterrows():
+        names = (run.get("collapsed_layers") or "").split() if isinstance(run.get("collapsed_layers"), str) else []
+        if not names:
+            continue
+        rest = "a path from input to output remains" if run["connected"] else "no input reaches the output any more"
+        layers = ", ".join(f"`{n.removesuffix('.weight')}`" for n in names)
+        said.append(
+            f"{run['method']} at compression {run['compression']:g} on {run['task']} (seed {run['seed']}) leaves "
+            f"{len(names)} layer{'s' if len(names) > 1 else ''} without a weight: {layers}; {rest}."
+        )
+    return said
+
+
+def epochs_sufficed(histories: pd.DataFrame, plan: pd.DataFrame, tail: float = 0.2) -> list[str]:
+    """Whether test accuracy still rose over the last fifth of the epochs, for each task of `histories`."""
+    frame = histories.merge(plan[["run", "task", "method", "pruner"]], on="run")
+    said = []
+    for task, runs in frame[frame["pruner"] != "dense"].groupby("task"):
+        last = int(runs["epoch"].max())
+        span = max(1, round(tail * last))
+        if last <= span:
+            continue
+        mean = runs.groupby(["method", "epoch"])["test_top1_pct"].mean().unstack("epoch")
+        rise = (mean[last] - mean[last - span]).dropna()
+        rising = rise[rise > 0.5]
+        window = f"last {span} of {last} epochs" if span > 1 else f"last of {last} epochs"
+        gap = runs.loc[runs["epoch"] == last, "train_top1_pct"].mean() - mean[last].mean()
+        if rising.empty:
+            verdict = f"no method gained more than 0.5 points in the {window}, so the epochs sufficed"
+        else:
+            names = ", ".join(f"{name} {value:+.1f}" for name, value in rising.items())
+            verdict = (
+                f"{len(rising)} of {len(rise)} methods still gained in the {window} ({names} points), so the epochs "
+                "did not suffice for these and the ranking may still change"
+            )
+        side = "above" if gap > 0 else "below"
+        said.append(
+            f"On {task}, {verdict}. Training accuracy ends {abs(gap):.1f} points {side} test accuracy on average"
+            + (", a sign of over-fitting." if gap > 3 else ".")
+        )
+    return said

@@ -1,0 +1,66 @@
+"""What pruning saves: operations on paper, seconds on the clock, and how little one says about the other."""
+
+import pandas as pd
+
+
+def macs(done: pd.DataFrame) -> list[str]:
+    """Sentences on the MACs kept at equal density; `done` are the accuracy runs of one task."""
+    pruned = done[done["pruner"] != "dense"]
+    said = []
+    for compression, runs in pruned.groupby("compression"):
+        share = runs.groupby("method")["macs_kept"].mean() / runs["macs_dense"].iloc[0]
+        if len(share) < 2:
+            continue
+        said.append(
+            f"At compression {compression:g} every method keeps the same {runs['weights_kept'].iloc[0]:,} weights, but "
+            f"between {share.min():.1%} ({share.idxmin()}) and {share.max():.1%} ({share.idxmax()}) of the "
+            f"{runs['macs_dense'].iloc[0]:,} MACs: a kept weight of an early layer is used at more positions."
+        )
+    return said
+
+
+def time(timings: pd.DataFrame) -> list[str]:
+    """Sentences on `timing_summary`: permanent weights by method, and against masks multiplied in each forward."""
+    permanent = timings[timings["form"] == "permanent"].set_index("network")
+    if len(permanent) < 2:
+        return []
+    slow, fast = permanent["median_s"].idxmax(), permanent["median_s"].idxmin()
+    ratio = permanent.loc[slow, "median_s"] / permanent.loc[fast, "median_s"]
+    noise = (permanent["spread_s"] / permanent["median_s"]).median()
+    verdict = "within" if ratio - 1 <= 2 * noise else "more than"
+    said = [
+        f"With permanent weights the slowest network ({slow}) takes {ratio:.2f} times as long as the fastest ({fast}); "
+        f"the passes of one network differ by {noise:.1%} (interquartile range over median), so this is {verdict} twice "
+        "the noise."
+    ]
+    masked = timings[timings["form"] == "masked forward"].set_index("network")
+    both = permanent.join(masked, rsuffix="_masked", how="inner")
+    if len(both):
+        cost = (both["median_s_masked"] / both["median_s"]).median()
+        word = "longer" if cost > 1 else "shorter"
+        said.append(
+            f"Multiplying the masks into the weights at every forward makes inference {abs(cost - 1):.1%} {word} "
+            f"(median over {len(both)} networks): it is a cost of the implementation, not of the method."
+        )
+    return said
+
+
+def paper_against_clock(done: pd.DataFrame, timings: pd.DataFrame) -> str | None:
+    """The network with the fewest MACs: what they promise, and what the clock says."""
+    permanent = timings[timings["form"] == "permanent"].merge(done, on="run")
+    dense = permanent[permanent["pruner"] == "dense"]
+    pruned = permanent[permanent["pruner"] != "dense"]
+    if dense.empty or pruned.empty:
+        return None
+    least = pruned.loc[pruned["macs_kept"].idxmin()]
+    promised = least["macs_dense"] / least["macs_kept"]
+    measured = dense["median_s"].iloc[0] / least["median_s"]
+    return (
+        f"{least['method']} at compression {least['compression']:g} keeps the fewest MACs and promises to be "
+        f"{promised:.1f} times as fast as the dense network; measured it is {measured:.2f} times as fast. "
+        + (
+            "Dense kernels multiply the zeros too, so unstructured sparsity does not shorten them."
+            if measured < 1 + 0.2 * (promised - 1)
+            else "Part of the saving reaches the clock."
+        )
+    )

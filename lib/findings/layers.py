@@ -1,0 +1,55 @@
+"""Where a method keeps its weights, and which weights those are."""
+
+import pandas as pd
+
+
+def parts(layers: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Weights, kept and density of each named layer, and of all of them together in a last row."""
+    chosen = layers[layers["layer"].isin(names)][["layer", "weights", "kept"]]
+    total = pd.DataFrame([{"layer": "together", "weights": chosen["weights"].sum(), "kept": chosen["kept"].sum()}])
+    table = pd.concat([chosen, total], ignore_index=True)
+    return table.assign(density_pct=100 * table["kept"] / table["weights"])
+
+
+def block(layers: pd.DataFrame, names: list[str]) -> str | None:
+    """The density of some layers against that of the whole network."""
+    table = parts(layers, names).set_index("layer")
+    if len(table) < 2:
+        return None
+    overall = 100 * layers["kept"].sum() / layers["weights"].sum()
+    each = ", ".join(f"{row['density_pct']:.1f} % of `{n.removesuffix('.weight')}`" for n, row in table[:-1].iterrows())
+    together = table.loc["together", "density_pct"]
+    side = "more" if together > overall else "less"
+    return (
+        f"The method keeps {each}, and {together:.1f} % of them together: {side} than the {overall:.1f} % of the whole "
+        "network, because the ranking is global and layers compete."
+    )
+
+
+def extremes(layers: pd.DataFrame) -> str | None:
+    """The fullest and the emptiest layer."""
+    if len(layers) < 2:
+        return None
+    most, least = layers.loc[layers["density"].idxmax()], layers.loc[layers["density"].idxmin()]
+    return (
+        f"The fullest layer is `{most['layer'].removesuffix('.weight')}` ({most['density']:.1%} of {most['weights']:,} "
+        f"weights kept), the emptiest `{least['layer'].removesuffix('.weight')}` ({least['density']:.1%} of "
+        f"{least['weights']:,})."
+    )
+
+
+def kept_are_large(histograms: pd.DataFrame) -> str | None:
+    """Whether kept weights are larger in magnitude than removed ones, layer by layer, from the bin centres."""
+    rows = histograms.assign(size=(histograms["left"] + histograms["right"]).abs() / 2)
+    means = {}
+    for part in ("kept", "removed"):
+        total = rows.groupby("layer")[part].sum()
+        means[part] = rows[part].mul(rows["size"]).groupby(rows["layer"]).sum() / total.where(total > 0)
+    ratio = (means["kept"] / means["removed"]).dropna()
+    if ratio.empty:
+        return None
+    larger = int((ratio > 1).sum())
+    return (
+        f"In {larger} of {len(ratio)} layers the kept weights are larger in magnitude than the removed ones, on average "
+        f"{ratio.mean():.2f} times."
+    )
