@@ -1,0 +1,47 @@
+"""Multiply-accumulates (MACs) of one image over the prunable weights: exact integers.
+
+A weight is used once at every output position of its layer, so a layer costs weights x positions, and under a
+mask kept weights x positions. The latter is *theoretical*: dense kernels multiply the zeros too. One MAC is two
+floating-point operations. Biases, batch norm and activations are not counted.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+def positions(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
+    """Parameter name -> number of output positions at which each of its weights is used, for one (C, H, W) image.
+
+    Height x width of the output for a convolution, 1 for a linear layer. Found by sending shapes, no numbers,
+    through a copy of the model; the model itself is not touched.
+    """
+    copied = copy.deepcopy(model).to("meta").eval()
+    found: dict[str, int] = {}
+
+    def count(name: str, layer: nn.Module, output: Tensor) -> None:
+        width = layer.weight.shape[0]  # output channels or features
+        found[name] = found.get(name, 0) + output.numel() // width
+
+    for name, layer in copied.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(lambda layer, _, output, name=name: count(f"{name}.weight", layer, output))
+            found[f"{name}.weight"] = 0
+    with torch.no_grad():
+        copied(torch.empty(1, *shape, device="meta"))
+    return found
+
+
+def macs(model: nn.Module, shape: tuple[int, int, int], masks: dict[str, Tensor] | None = None) -> dict[str, int]:
+    """`{"macs_dense": ..., "macs_kept": ...}` of one image of `shape` (C, H, W), over all prunable weights.
+
+    Without masks both are equal.
+    """
+    used = positions(model, shape)
+    dense = {name: model.get_parameter(name).numel() for name in used}
+    kept = dense if masks is None else {name: int(masks[name].sum()) for name in used}
+    return {
+        "macs_dense": sum(dense[name] * used[name] for name in used),
+        "macs_kept": sum(kept[name] * used[name] for name in used),
+    }
