@@ -93,7 +93,8 @@ def train(
         middle = _clock(data.device)
         if not math.isfinite(row["train_loss"]):
             raise ValueError(
-                f"the training loss is {row['train_loss']} in epoch {epoch} (lr {lr}, {precision}): a lower lr is needed"
+                f"the training loss is {row['train_loss']} in epoch {epoch} (lr {lr}, {precision}): "
+                f"a finite one is needed, perhaps by a lower lr"
             )
         test = evaluate(model, data, precision=precision)
         row |= {f"test_{key}": value for key, value in test.items()}
@@ -141,8 +142,12 @@ class _Totals:
         self.count += len(labels)
 
     def row(self, prefix: str = "") -> dict[str, float]:
-        loss, top1, top5 = (self.sums / self.count).tolist()
-        return {f"{prefix}loss": loss, f"{prefix}top1_pct": 100 * top1, f"{prefix}top5_pct": 100 * top5}
+        loss, top1, top5 = self.sums.tolist()
+        return {
+            f"{prefix}loss": loss / self.count,
+            f"{prefix}top1_pct": 100 * top1 / self.count,
+            f"{prefix}top5_pct": 100 * top5 / self.count,
+        }
 
 
 @torch.no_grad()
