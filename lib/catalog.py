@@ -8,7 +8,7 @@ the tests run over these tables.
 from collections.abc import Callable
 from importlib import import_module
 
-PRUNERS = {name: f"lib.pruners:{name}" for name in ("rand", "mag", "snip", "grasp", "synflow")}
+PRUNERS = {name: f"lib.pruners:{name}" for name in ("dense", "rand", "mag", "snip", "grasp", "synflow")}
 
 MODELS = {"fc": "lib.models.fc:fc"} | {
     f"resnet{depth}": f"lib.models.resnet:resnet{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lib import tables
+from lib import catalog, tables
 
 WIDTH = 16.2 / 2.54  # inches between the margins of the report: drawn at this size, never rescaled
 
@@ -164,6 +164,41 @@ def draw_histogram(ax, rows: pd.DataFrame) -> None:
     ax.bar(rows["left"], rows["kept"], width, align="edge", color=KEPT, label="kept")
     ax.bar(rows["left"], rows["removed"], width, rows["kept"], align="edge", color=REMOVED, label="removed")
     ax.grid(False)
+
+
+def layer_view(layers: pd.DataFrame, bars: pd.DataFrame, pruner: str) -> Figure:
+    """Density of every layer (left), weights of one layer (right); `layers` are layer rows, `bars` histogram rows."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8), layout="constrained")
+    left.barh(range(len(layers)), 100 * layers["density"], color=style(catalog.label(pruner))["color"])
+    left.set_yticks(range(len(layers)), layers["layer"], fontsize=6)
+    left.invert_yaxis()
+    left.grid(axis="y", visible=False)
+    kept, total = layers["kept"].sum(), layers["weights"].sum()
+    left.set(xlabel=f"kept weights (%), {kept:,} of {total:,} in all", xlim=(0, 100))
+    draw_histogram(right, bars)
+    right.set(xlabel="value of the weight when pruned", ylabel="number of weights")
+    right.set_title(bars["layer"].iloc[0], fontsize=8)
+    right.legend()
+    return figure
+
+
+def timing_bars(table: pd.DataFrame) -> Figure:
+    """Median time of a pass over the test set, a bar a network and form, the interquartile range as a line.
+
+    `table` has `network`, `form`, `median_s`, `spread_s`.
+    """
+    names = list(dict.fromkeys(table["network"]))
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.6 + 0.26 * len(names)), layout="constrained")
+    for form, colour, shift in (("permanent", KEPT, -0.2), ("masked forward", REMOVED, 0.2)):
+        part = table[table["form"] == form]
+        y = [names.index(n) + shift for n in part["network"]]
+        ax.barh(y, part["median_s"], 0.38, xerr=part["spread_s"] / 2, color=colour, label=form, error_kw={"lw": 0.8})
+    ax.set_yticks(range(len(names)), names, fontsize=7)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel("time of a pass over the test images (s), median and interquartile range")
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8)
+    return figure
 
 
 def precision_bars(table: pd.DataFrame) -> Figure:

@@ -19,6 +19,11 @@ Batches = list[tuple[Tensor, Tensor]]
 SCHEDULES = ("exponential", "linear")
 
 
+def dense(model: nn.Module, batches: Batches, *, masks: Masks | None = None, generator=None) -> Scores:
+    """Equal scores, for density 1: the network that nothing was removed from, to compare with."""
+    return {name: torch.ones_like(weight) for name, weight in _effective(model, masks).items()}
+
+
 def rand(model: nn.Module, batches: Batches, *, masks: Masks | None = None, generator=None) -> Scores:
     """Standard normal scores: the baseline every method has to beat.
 

@@ -4,6 +4,7 @@
 """
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterable
@@ -75,6 +76,8 @@ def begin(notebook: str, namespace: dict) -> Run:
             "hardware": machine.hardware(),
             "threads": machine.threads(),
             "load_at_start": machine.load(),
+            # runs of the same study that were under way on this machine
+            "neighbours": int(os.environ.get("WORKBENCH_NEIGHBOURS", 0)),
             "versions": machine.versions(),
             "git": machine.git(),
         },
@@ -124,6 +127,12 @@ def parameters_of(source: str) -> dict:
     return read_json(directory(source) / RUN)["parameters"]
 
 
+def siblings(run: Run) -> Path:
+    """The folder of the study (or scratch) that `run` belongs to, also while it is still an attempt."""
+    parent = run.directory.parent
+    return parent.parent if parent.name.startswith(".") else parent
+
+
 def finished(folder: Path) -> list[Path]:
     """The finished run directories in `folder`, by name."""
     return sorted(path.parent for path in folder.glob(f"[!.]*/{METRICS}"))
@@ -152,6 +161,7 @@ def _row(folder: Path) -> dict:
         "gpu": gpus or "none",
         "threads": run["threads"],
         "cpu_busy_pct": run["load_at_start"]["cpu_busy_pct"],
+        "neighbours": run["neighbours"],
     }
     return {"run": folder.name, "notebook": run["notebook"], **values, **read_json(folder / METRICS), **place}
 

@@ -53,6 +53,12 @@ def load_masks(path: Path | str, device="cpu") -> Masks:
         raise ValueError(f"{path} holds no masks ({error}): a file of save_masks is allowed") from error
 
 
+def load_pruned(folder: Path, model: nn.Module) -> tuple[nn.Module, Masks]:
+    """`model` with the weights of the run in `folder`, and that run's masks, both on the model's device."""
+    load_weights(folder / "weights.safetensors", model)
+    return model, load_masks(folder / "masks.safetensors", next(model.parameters()).device)
+
+
 def _unpack(bits: Tensor, shape: list[int]) -> Tensor:
     flat = np.unpackbits(bits.numpy(), count=prod(shape))
     return torch.from_numpy(flat.astype(bool)).view(shape)

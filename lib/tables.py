@@ -62,7 +62,7 @@ def described(frame: pd.DataFrame) -> pd.DataFrame:
 
 def methods(frame: pd.DataFrame) -> list[str]:
     """The methods in a frame in the order of the catalogue, more rounds after fewer, Dense first."""
-    order = ["dense", *catalog.PRUNERS]
+    order = list(catalog.PRUNERS)
     found = frame[["method", "pruner", "rounds"]].drop_duplicates("method")
     keys = {r["method"]: (order.index(r["pruner"]), r["rounds"]) for _, r in found.iterrows()}
     return sorted(keys, key=keys.get)
@@ -141,6 +141,21 @@ def by_compression(done: pd.DataFrame, plan: pd.DataFrame, value: str, task: str
     values = done[done["run"].isin(dense["run"])][value] if not done.empty else []
     table.insert(0, DENSE, spread(values, digits, len(dense)) if len(dense) else "")
     return table
+
+
+def timing_summary(timings: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
+    """One row a network and form: `median_s` and `spread_s` (interquartile range) of its `n` passes, with its run.
+
+    `timings` are the rows of timings.csv, whose `network` is `study/run` of a run in `done`.
+    """
+    grouped = timings.groupby(["network", "form"], sort=False)["seconds"]
+    table = grouped.agg(median_s="median", n="count").reset_index()
+    table["spread_s"] = (grouped.quantile(0.75) - grouped.quantile(0.25)).to_numpy()
+    table["run"] = table["network"].str.split("/").str[-1]
+    known = ["run", "method", "pruner", "rounds", "compression", "task"]
+    table = table.drop(columns="network").merge(done[known], on="run")
+    shown = table["compression"].map("{:g}".format)
+    return table.assign(network=(table["method"] + " at " + shown).where(table["pruner"] != "dense", DENSE))
 
 
 def layer_densities(layers: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:

@@ -6,13 +6,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lib.data import Dataset, normalise
+from lib import models, pruners
+from lib.data import Dataset, normalise, scoring_batches
 from lib.device import synchronise
+from lib.masks import Masks, apply_masks_, masked_forward
 
 
 @torch.inference_mode()
 def inference(
-    networks: dict[str, Callable[[Tensor], Tensor]],
+    networks: dict[tuple[str, str], Callable[[Tensor], Tensor]],
     data: Dataset,
     *,
     batch: int = 256,
@@ -20,13 +22,13 @@ def inference(
     warmup: int = 1,
     test_images: int = 0,
 ) -> list[dict]:
-    """Time passes over the test set: rows `network`, `repeat` (from 1), `seconds`.
+    """Time passes over the test set: rows `network`, `form`, `repeat` (from 1), `seconds`.
 
     A pass sends the first `test_images` (0: all) test images through the network in batches of `batch` (the
     last one may be smaller) and ends when the device is synchronised. The batches are on the device and
     normalised before the clock starts: what is timed is the forward passes alone. In each of `warmup`
     untimed and `repeats` timed rounds every network has one turn, in an order that shifts by one from round
-    to round. A network is a model, put in evaluation mode and left there, or any function of a batch.
+    to round. `networks` are keyed by (name, form), as `forms` gives them; a network is a model, put in evaluation mode and left there, or any function of a batch.
     """
     available = len(data.test_x)
     if not networks or batch < 1 or repeats < 1 or warmup < 0 or not 0 <= test_images <= available:
@@ -44,7 +46,8 @@ def inference(
         for label in _rotated(list(networks), turn):
             seconds = _pass_s(networks[label], batches, data.device)
             if turn >= warmup:
-                rows.append({"network": label, "repeat": turn - warmup + 1, "seconds": seconds})
+                name, form = label
+                rows.append({"network": name, "form": form, "repeat": turn - warmup + 1, "seconds": seconds})
     return rows
 
 
@@ -57,6 +60,31 @@ def _pass_s(network: Callable[[Tensor], Tensor], batches: list[Tensor], device: 
     return time.perf_counter() - start
 
 
-def _rotated(labels: list[str], turn: int) -> list[str]:
+def _rotated(labels: list[tuple[str, str]], turn: int) -> list[tuple[str, str]]:
     first = turn % len(labels)
     return labels[first:] + labels[:first]
+
+
+def forms(networks: dict[str, tuple[nn.Module, Masks]]) -> dict[tuple[str, str], Callable[[Tensor], Tensor]]:
+    """Both ways to run each pruned network, by (name, form): `permanent` weights and `masked forward`.
+
+    Permanent means that removed weights are zero in the weights themselves, which is set here, in place. A
+    network that keeps everything has no masks to multiply, and only the first form.
+    """
+    found: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {}
+    for name, (model, masks) in networks.items():
+        apply_masks_(model, masks)
+        found[name, "permanent"] = model.eval()
+        if not all(bool(mask.all()) for mask in masks.values()):
+            found[name, "masked forward"] = masked_forward(model, masks)
+    return found
+
+
+def examples(model: str, data: Dataset, density: float, seed: int) -> dict[str, tuple[nn.Module, Masks]]:
+    """A dense and a SNIP-pruned network with initial weights, to time when there are no finished runs."""
+    networks = {}
+    for pruner, share in (("dense", 1.0), ("snip", density)):
+        network = models.build(model, data.shape, data.classes, seed).to(data.device)
+        kept = pruners.prune(network, pruner, share, scoring_batches(data, seed=seed), seed=seed)
+        networks[pruner] = (network, kept)
+    return networks

@@ -1,5 +1,6 @@
 """What mixed precision does to time, memory and accuracy."""
 
+import numpy as np
 import pandas as pd
 
 
@@ -9,6 +10,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     `rows` is the amp.csv of a run: a row an epoch. The first epoch of each network warms up and is not timed
     when there are others.
     """
+    rows = rows.assign(compression=(-np.log10(rows["density"])).round(3) + 0.0)
     timed = rows[rows["epoch"] > 1] if rows["epoch"].max() > 1 else rows
     keys = ["compression", "precision"]
     grouped = timed.groupby(keys)

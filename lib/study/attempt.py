@@ -80,10 +80,13 @@ def attempt(planned: dict, run: dict, threads: int, neighbours: int) -> str | No
             error = f"notebook {run['notebook']} ended without runs.finish"
     except Exception as caught:  # whatever it was, the other runs go on, and the report names it
         error = explain(caught)
-    if error:
-        (work / runs.METRICS).unlink(missing_ok=True)
-        write_json(work / runs.ERROR, {"error": error})
-    publish(work, study / run["id"])
+    try:
+        if error:
+            (work / runs.METRICS).unlink(missing_ok=True)
+            write_json(work / runs.ERROR, {"error": error})
+        publish(work, study / run["id"])
+    except OSError as full:  # a full disk also keeps the error from being written
+        error = error or explain(full)
     return error
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lib import paths
-from lib.report.exporter import export
+from lib.report.typeset import export
 from lib.study import state
 from lib.study.attempt import execute_notebook, explain
 

@@ -106,8 +106,8 @@ def _run(name: str, block: Block, values: dict, swept: list[str], earlier: dict[
     values, sources = _link(name, values, earlier)
     identifier = runs.run_id(block.notebook, values, swept)
     given = _as_density(values)
-    if sources and "source" in values:
-        given = _inherit(block.notebook, given, earlier[sources[0]])
+    for source in sources:
+        given = _inherit(block.notebook, given, earlier[source], alone=len(sources) == 1)
     resolved = parameters.resolve(block.notebook, given)
     resolved.pop("run_dir", None)
     return {
@@ -169,16 +169,18 @@ def _density(kind: str, value: Any) -> float:
     return density
 
 
-def _inherit(notebook: str, given: dict, source: dict) -> dict:
-    """Take over from the source what both runs must share; ValueError where the study says otherwise."""
+def _inherit(notebook: str, given: dict, source: dict, alone: bool) -> dict:
+    """Take over from the source what both runs must share; ValueError where the study says otherwise.
+
+    `alone` is False for one of several sources, which differ in their pruning.
+    """
     known, filled = parameters.declared(notebook), dict(given)
-    for name in SAME if "epochs" in known else SAME + PRUNING:
+    for name in SAME + PRUNING if alone and "epochs" not in known else SAME:
         if name not in known or name not in source["parameters"]:
             continue
         value = source["parameters"][name]
-        if given.get(name, value) != value:
+        if filled.setdefault(name, value) != value:
             raise ValueError(
-                f"{name} {given[name]!r} of {notebook} differs from {value!r} of its source {source['id']}"
+                f"{name} {filled[name]!r} of {notebook} differs from {value!r} of its source {source['id']}"
             )
-        filled[name] = value
     return filled

@@ -1,0 +1,94 @@
+"""The panel at the end of a notebook: controls, and a picture that follows them.
+
+A panel draws from what is already loaded, so a picture takes a tenth of a second. It is for the screen; the
+figure for the report stands beside it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from lib import catalog, plots, runs, tables
+
+
+def panel(draw: Callable[..., Figure], **controls: widgets.Widget) -> widgets.Widget:
+    """The controls in a row above the figure that `draw` returns for their values."""
+
+    def show(**values):
+        figure = draw(**values)
+        display(figure)
+        plt.close(figure)
+
+    return widgets.VBox([widgets.HBox(list(controls.values())), widgets.interactive_output(show, controls)])
+
+
+def choices(frame: pd.DataFrame, column: str) -> widgets.SelectMultiple:
+    """A list of the values in a column, all chosen."""
+    values = list(dict.fromkeys(frame[column]))
+    rows = min(6, max(2, len(values)))
+    return widgets.SelectMultiple(options=values, value=values, rows=rows, description=column)
+
+
+def curves(folder: Path) -> widgets.Widget:
+    """Learning curves of the finished accuracy runs in `folder`, chosen by task, method and compression."""
+    study = folder.name
+    done = runs.load(study)
+    done = done[done["notebook"] == "accuracy"] if not done.empty else done
+    if done.empty:
+        return widgets.HTML(f"No finished accuracy run in {folder} yet: run this notebook, or a study.")
+    done = tables.described(done)
+    histories = runs.table(study, done["run"], "history")
+
+    def draw(task, method, compression) -> Figure:
+        dense = done["pruner"] == "dense"
+        chosen = done[
+            (done["task"] == task) & done["method"].isin(method) & (done["compression"].isin(compression) | dense)
+        ]
+        return plots.curves(histories, chosen) if len(chosen) else _nothing()
+
+    return panel(
+        draw,
+        task=widgets.Dropdown(options=tables.tasks(done), description="task"),
+        method=choices(done, "method"),
+        compression=choices(done, "compression"),
+    )
+
+
+def layers(view: Callable[[str, float], tuple[list, list]], pruners: list[str], names: list[str], density: float):
+    """Density of every layer, and the histogram of one, for any pruner and density.
+
+    `view(pruner, density)` returns layer rows and histogram rows, as `lib.explore.view` does.
+    """
+
+    def draw(pruner, density, layer) -> Figure:
+        rows, bars = (pd.DataFrame(part) for part in view(pruner, density))
+        return plots.layer_view(rows, bars[bars["layer"] == layer], pruner)
+
+    return panel(
+        draw,
+        pruner=widgets.Dropdown(options=[(catalog.label(p), p) for p in pruners], value="snip", description="pruner"),
+        density=widgets.FloatLogSlider(density, min=-3, max=0, step=0.05, description="density", readout_format=".3g"),
+        layer=widgets.Dropdown(options=names, description="layer"),
+    )
+
+
+def choose(frame: pd.DataFrame, column: str, draw: Callable[[pd.DataFrame], Figure]) -> widgets.Widget:
+    """`draw` of the rows of `frame` whose `column` is chosen."""
+
+    def drawn(**values) -> Figure:
+        rows = frame[frame[column].isin(values[column])]
+        return draw(rows) if len(rows) else _nothing()
+
+    return panel(drawn, **{column: choices(frame, column)})
+
+
+def _nothing() -> Figure:
+    figure, ax = plt.subplots(figsize=(plots.WIDTH, 1))
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, "nothing is chosen", ha="center")
+    return figure
