@@ -1,0 +1,63 @@
+"""A DataFrame as the report shows it when its author gives no Styler of their own."""
+
+import math
+
+import pandas as pd
+
+MISSING = "–"
+DIGITS = 4  # significant digits of a column's largest number
+GROUPED = 10_000  # from here on thousands are set apart
+
+
+def style(frame):
+    """A Styler of `frame`: one number of decimals a column, missing values as "–", a plain row index hidden."""
+    frame = frame if frame.columns.is_unique and frame.index.is_unique else _unique(frame)
+    styler = frame.style.format(
+        {column: formatter(frame[column]) for column in frame.columns}, na_rep=MISSING, escape="html"
+    )
+    for axis, index in ((0, frame.index), (1, frame.columns)):
+        for level in range(index.nlevels):
+            styler = styler.format_index(label, axis=axis, level=level)
+    if plain(frame.index):
+        styler = styler.hide(axis="index")
+    return styler.hide(axis="columns", names=True) if any(frame.columns.names) else styler
+
+
+def plain(index):
+    """Whether a row index only counts the rows."""
+    return isinstance(index, pd.RangeIndex) and index.name is None
+
+
+def formatter(column):
+    """value -> text for one column: the same decimals for every number of it, by the size of the largest."""
+    if pd.api.types.is_bool_dtype(column):
+        return lambda value: "yes" if value else "no"
+    if not pd.api.types.is_numeric_dtype(column):
+        return lambda value: number(value, "g") if isinstance(value, float) else value
+    finite = [abs(float(value)) for value in column.dropna() if math.isfinite(float(value))]
+    largest = max(finite, default=0.0)
+    spec = f".{_decimals(finite, largest)}f" if largest == 0 or largest >= 1e-4 else f".{DIGITS - 2}e"
+    return lambda value: number(value, f",{spec}" if largest >= GROUPED else spec)
+
+
+def _decimals(finite, largest):
+    """Decimals that show DIGITS significant digits of the largest number; none where all are whole."""
+    if all(value.is_integer() for value in finite):
+        return 0
+    return max(0, DIGITS - 1 - math.floor(math.log10(largest)))
+
+
+def number(value, spec):
+    """`value` formatted by `spec`, with a true minus sign."""
+    return format(value, spec).replace("-", "−") if not spec.endswith("e") else format(value, spec)
+
+
+def label(value):
+    """A row's or column's name: floats without trailing zeros, missing ones empty."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else format(value, "g").replace("-", "−")
+    return value
+
+
+def _unique(frame):
+    raise ValueError("a table's row and column names must each be different: pandas styles cells by name")

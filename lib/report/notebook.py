@@ -1,0 +1,121 @@
+"""What a notebook calls to show a figure or a table that the report numbers, captions and can refer to.
+
+Caption and label travel in the metadata of the output (`{"report": {"label": ..., "caption": ...}}`), which JupyterLab ignores;
+the caption its reader sees is a second output, marked `skip` for the report.
+"""
+
+import base64
+import io
+import os
+from pathlib import Path
+
+import seaborn as sns
+from IPython.display import Markdown, display
+from matplotlib import font_manager
+from matplotlib import pyplot as plt
+
+from lib.report import css, fonts, frames
+from lib.report.markdown import LABEL
+
+TEXT_WIDTH = 16.2 / 2.54  # inches between the margins of the PDF's page: draw at this width, it is not rescaled
+SCREEN_DPI, PAGE_DPI = 144, 220
+
+
+def setup():
+    """Set the fonts and the seaborn theme of the report's figures."""
+    for path in fonts.folder().glob("*.ttf"):
+        font_manager.fontManager.addfont(path)
+    face = fonts.SANS
+    sns.set_theme(style="ticks", context="paper", palette="colorblind")
+    plt.rcParams.update({
+        "font.family": face, "font.size": 8.5, "axes.titlesize": 9, "axes.labelsize": 8.5,
+        "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8, "legend.title_fontsize": 8,
+        "mathtext.fontset": "custom", "mathtext.rm": face, "mathtext.it": f"{face}:italic", "mathtext.bf": f"{face}:bold",
+        "mathtext.cal": f"{face}:italic",  # without it matplotlib looks for a cursive face and warns
+        "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "axes.titlelocation": "left",
+        "axes.grid": True, "grid.color": "#e4e7ec", "grid.linewidth": 0.6, "axes.linewidth": 0.6, "axes.axisbelow": True,
+        "xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.linewidth": 1.2, "lines.markersize": 4,
+        "figure.figsize": (TEXT_WIDTH, 0.42 * TEXT_WIDTH), "figure.constrained_layout.use": True,
+        "savefig.bbox": "tight", "savefig.pad_inches": 0.02,
+        "svg.hashsalt": "report",  # the same figure gives the same bytes
+    })  # fmt: skip
+
+
+def figure(fig, label, caption, folder=None, vector=True):
+    """Show matplotlib figure `fig` with a caption, and close it.
+
+    label: "fig-..."; Markdown text refers to it as [Figure 1](#fig-...), and the report sets the right number.
+    caption: Markdown, maths in dollars allowed. folder: also write <label>.pdf and <label>.png there. vector: lines stay lines in
+    the report; False for pictures of many thousand points (a bitmap of 220 dots an inch). ValueError: label or caption unfit.
+    """
+    _check(label, caption, "fig-")
+    screen = _drawn(fig, "png", dpi=SCREEN_DPI if vector else PAGE_DPI)
+    data = {"image/png": base64.b64encode(screen).decode(), "text/plain": caption}
+    if vector:
+        data["image/svg+xml"] = _drawn(fig, "svg", metadata={"Date": None}).decode()
+    if folder is not None:
+        _write(Path(folder) / f"{label}.pdf", _drawn(fig, "pdf", metadata={"CreationDate": None}))
+        _write(Path(folder) / f"{label}.png", _drawn(fig, "png", dpi=PAGE_DPI))
+    plt.close(fig)
+    shown = {"image/png": {"width": _width_on_screen(screen, SCREEN_DPI if vector else PAGE_DPI)}}
+    display(data, raw=True, metadata={**shown, "report": {"label": label, "caption": caption}})
+    _caption_for_the_lab(caption)
+
+
+def table(frame_or_styler, label, caption, folder=None):
+    """Show a DataFrame or a pandas Styler with a caption.
+
+    label: "tbl-...". A DataFrame is formatted by `frames.style`; a Styler is shown as its author made it (colours and bold cells
+    survive). folder: also write the data, unformatted, as <label>.csv there. ValueError: label or caption unfit.
+    """
+    _check(label, caption, "tbl-")
+    styler = frame_or_styler if hasattr(frame_or_styler, "to_html") and hasattr(frame_or_styler, "data") else None
+    styler = frames.style(frame_or_styler) if styler is None else styler
+    if folder is not None:
+        frame = styler.data
+        text = frame.to_csv(index=not frames.plain(frame.index), lineterminator="\n")
+        _write(Path(folder) / f"{label}.csv", text.encode())
+    _caption_for_the_lab(caption)
+    data = {"text/html": css.inline(styler.to_html()), "text/plain": caption}
+    display(data, raw=True, metadata={"report": {"label": label, "caption": caption}})
+
+
+def say(sentences):
+    """Show Markdown: a text, or sentences that become one paragraph. Empty ones and None are left out; nothing gives nothing."""
+    parts = [sentences] if isinstance(sentences, str) else list(sentences or ())
+    text = " ".join(part.strip() for part in parts if part and part.strip())
+    if text:
+        display(Markdown(text))
+
+
+def _check(label, caption, prefix):
+    if not (isinstance(label, str) and label.startswith(prefix) and LABEL.fullmatch(label)):
+        raise ValueError(f"label {label!r}: it must be {prefix} and then letters, digits, - or _")
+    if not (isinstance(caption, str) and caption.strip()):
+        raise ValueError(f"caption {caption!r} of {label}: it must be a sentence")
+
+
+def _drawn(fig, kind, **options):
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def _width_on_screen(png, dpi):
+    """Width of PNG bytes in CSS pixels (96 an inch), read from its header."""
+    return round(int.from_bytes(png[16:20], "big") * 96 / dpi)
+
+
+def _caption_for_the_lab(caption):
+    display(Markdown(f"*{caption}*"), metadata={"report": {"skip": True}})
+
+
+def _write(path, data):
+    """Write bytes to `path`, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        new.write_bytes(data)
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
