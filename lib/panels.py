@@ -5,7 +5,6 @@ figure for the report stands beside it.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -34,13 +33,12 @@ def choices(frame: pd.DataFrame, column: str) -> widgets.SelectMultiple:
     return widgets.SelectMultiple(options=values, value=values, rows=rows, description=column)
 
 
-def curves(folder: Path) -> widgets.Widget:
-    """Learning curves of the finished accuracy runs in `folder`, chosen by task, method and compression."""
-    study = folder.name
+def curves(study: str) -> widgets.Widget:
+    """Learning curves of the finished accuracy runs of `study`, chosen by task, method and compression."""
     done = runs.load(study)
     done = done[done["notebook"] == "accuracy"] if not done.empty else done
     if done.empty:
-        return widgets.HTML(f"No finished accuracy run in {folder} yet: run this notebook, or a study.")
+        return widgets.HTML(f"No finished accuracy run in runs/{study} yet: run this notebook, or a study.")
     done = tables.described(done)
     histories = runs.table(study, done["run"], "history")
 

@@ -127,10 +127,10 @@ def parameters_of(source: str) -> dict:
     return read_json(directory(source) / RUN)["parameters"]
 
 
-def siblings(run: Run) -> Path:
-    """The folder of the study (or scratch) that `run` belongs to, also while it is still an attempt."""
+def study_of(run: Run) -> str:
+    """The study (or scratch) that `run` belongs to, also while it is still an attempt in a hidden folder."""
     parent = run.directory.parent
-    return parent.parent if parent.name.startswith(".") else parent
+    return (parent.parent if parent.name.startswith(".") else parent).name
 
 
 def finished(folder: Path) -> list[Path]:

@@ -143,19 +143,24 @@ def by_compression(done: pd.DataFrame, plan: pd.DataFrame, value: str, task: str
     return table
 
 
-def timing_summary(timings: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
-    """One row a network and form: `median_s` and `spread_s` (interquartile range) of its `n` passes, with its run.
-
-    `timings` are the rows of timings.csv, whose `network` is `study/run` of a run in `done`.
-    """
+def passes(timings: pd.DataFrame) -> pd.DataFrame:
+    """One row a network and form: `median_s` and `spread_s` (interquartile range) of its `n` passes, in seconds."""
     grouped = timings.groupby(["network", "form"], sort=False)["seconds"]
-    table = grouped.agg(median_s="median", n="count").reset_index()
-    table["spread_s"] = (grouped.quantile(0.75) - grouped.quantile(0.25)).to_numpy()
+    table = grouped.agg(median_s="median", n="count")
+    return table.assign(spread_s=grouped.quantile(0.75) - grouped.quantile(0.25)).reset_index()
+
+
+def timing_summary(timings: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
+    """`passes` of the networks that are runs in `done`, with `run`, `method`, `compression` and a readable name.
+
+    `timings` are the rows of timings.csv, whose `network` is `study/run`.
+    """
+    table = passes(timings)
     table["run"] = table["network"].str.split("/").str[-1]
-    known = ["run", "method", "pruner", "rounds", "compression", "task"]
+    known = ["run", "method", "pruner", "rounds", "compression", "task", "seed", "macs_kept", "macs_dense"]
     table = table.drop(columns="network").merge(done[known], on="run")
-    shown = table["compression"].map("{:g}".format)
-    return table.assign(network=(table["method"] + " at " + shown).where(table["pruner"] != "dense", DENSE))
+    pruned = table["method"] + " at " + table["compression"].map("{:g}".format)
+    return table.assign(network=pruned.where(table["pruner"] != "dense", DENSE))
 
 
 def layer_densities(layers: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
