@@ -94,7 +94,7 @@ def _figure(parts: list, kinds) -> Figure:
     legend_in, axis_in = 0.06 + 0.15 * -(-len(handles) // 6), 0.38
     heights = [max(-low, 2) * LANE_IN for _, low in layouts]
     total = sum(heights) + axis_in * len(parts) + legend_in
-    figure, axes, top = Figure(figsize=(WIDTH, total)), [], total - legend_in
+    figure, axes, top = Figure(figsize=(WIDTH, total), layout="none"), [], total - legend_in
     for (frame, span), (rows, low), height in zip(parts, layouts, heights, strict=True):
         ax = figure.add_axes((LEFT, (top - height) / total, RIGHT - LEFT, height / total))
         top -= height + axis_in

@@ -35,7 +35,7 @@ def _step(analysis: dict, table: pd.DataFrame) -> str:
     host = table.duration_ms["host step"]
     loading = (analysis["loading"].dur_us.sum()) / 1e3
     said = f"The step ({analysis['step']['name']}) takes {ms(host)} on the host"
-    said += f", {ms(loading)} of it ({loading / host:.1%}) for loading data." if loading else "."
+    said += f", {ms(loading)} of it ({pct(loading / host)}) for loading data." if loading else "."
     after = next((name for name in table.index if name.startswith("after data loading")), None)
     if after:
         last = "GPU activity" if analysis["gpu"] else "operator"
@@ -47,22 +47,28 @@ def _convolution(analysis: dict, table: pd.DataFrame) -> str:
     total = analysis["convolution"]
     if not total["layers"]:
         kinds = analysis["by_kind"]
-        return f"It calls 0 convolutions; {kinds.kind[0]} takes the most time, {kinds.share_pct[0]:.1f} %."
-    events = f"{total['events']} kernels" if analysis["gpu"] else f"{total['events']} operator calls on the CPU"
+        return f"It calls 0 convolutions; {kinds.kind[0]} takes the most time, {pct(kinds.share_pct[0] / 100)}."
+    events = _count(total["events"], "kernel" if analysis["gpu"] else "operator call") + (
+        "" if analysis["gpu"] else " on the CPU"
+    )
     sums = "equal to" if abs(total["sum_ms"] - total["union_ms"]) < 0.0005 else "against"
-    shares = ", ".join(f"{share:.1f} % of the {_the(name)}" for name, share in table.convolution_pct.items())
+    verb = "takes" if total["layers"] == 1 else "take"
+    shares = ", ".join(f"{pct(share / 100)} of the {_the(name)}" for name, share in table.convolution_pct.items())
     return (
-        f"Its {total['layers']} convolutions take {ms(total['union_ms'])} (union of {events}; {sums} a plain sum of "
-        f"{ms(total['sum_ms'])}): {shares}."
+        f"Its {_count(total['layers'], 'convolution')} {verb} {ms(total['union_ms'])} (union of {events}; {sums} a "
+        f"plain sum of {ms(total['sum_ms'])}): {shares}."
     )
 
 
 def _the(window: str) -> str:
-    return (
-        window.replace("after data loading", "time after data loading")
-        .replace("GPU busy", "time the GPU works")
-        .replace("CPU busy", "time operators run")
-    )
+    """The window's name within a sentence."""
+    if window.startswith("after data loading"):
+        return "time after loading"
+    return {"GPU busy": "time the GPU works", "CPU busy": "time operators run"}.get(window, window)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _largest(analysis: dict) -> list[str]:
@@ -77,8 +83,8 @@ def _largest(analysis: dict) -> list[str]:
     verdict = "Convolution is the largest part" if more else "Convolution is not the largest part"
     other = "next comes" if more else "more goes to"
     return [
-        f"{verdict} of the work, {conv.share_pct.iloc[0]:.1f} %; {other} {rest.kind} with {ms(rest.sum_us / 1e3)} "
-        f"({rest.share_pct:.1f} %)."
+        f"{verdict} of the work, {pct(conv.share_pct.iloc[0] / 100)}; {other} {rest.kind} with {ms(rest.sum_us / 1e3)} "
+        f"({pct(rest.share_pct / 100)})."
     ]
 
 
@@ -86,16 +92,19 @@ def _idle(analysis: dict, table: pd.DataFrame) -> str:
     span = "GPU span" if analysis["gpu"] else "operator span"
     idle, share, conv = table.idle_ms[span], table.idle_pct[span], table.convolution_ms[span]
     if not analysis["gpu"]:
-        return f"Between the first and the last operator {ms(idle)} ({share:.1f} %) pass in none: Python and the dispatcher."
+        return (
+            f"Between the first and the last operator {ms(idle)} ({pct(share / 100)}) pass in none: "
+            "that is Python and the dispatcher."
+        )
     longer = "longer" if idle > conv else "less long"
     reason = (
-        "the host launches too slowly for these kernels"
+        "the host launches the kernels too late"
         if share >= 20  # a fifth of the span: more than the gaps between back-to-back kernels add up to
         else "the kernels are launched in time"
     )
     return (
-        f"Between its first and its last kernel the GPU idles {ms(idle)} ({share:.1f} %), {longer} than it convolves "
-        f"({ms(conv)}): {reason}."
+        f"Between its first and its last kernel the GPU idles {ms(idle)} ({pct(share / 100)}), {longer} than it "
+        f"convolves ({ms(conv)}): {reason}."
     )
 
 
@@ -109,8 +118,8 @@ def layers(analysis: dict) -> str | None:
     ranked = frame[column].sort_values(ascending=False).cumsum()
     half = int((ranked < total / 2).sum()) + 1
     return (
-        f"The longest convolution is {longest.layer} with {ms(longest[column] / 1e3)}, {longest[column] / total:.1%} of "
-        f"all {len(frame)}; {half} of them take half of the time."
+        f"The longest convolution is {longest.layer} with {ms(longest[column] / 1e3)}, {pct(longest[column] / total)} "
+        f"of all {len(frame)}; {half} of them take half of the time."
     )
 
 
@@ -126,17 +135,17 @@ def masks(analysis: dict) -> str:
     if analysis["gpu"]:
         busy = analysis["windows"].set_index("window").duration_ms["GPU busy"]
         said += (
-            f"They take {ms(count['gpu_union_ms'])} on the GPU ({count['gpu_union_ms'] / busy:.1%} of the time it works) and "
-            f"{ms(count['host_union_ms'])} of the host's time."
+            f"They take {ms(count['gpu_union_ms'])} on the GPU ({pct(count['gpu_union_ms'] / busy)} of the time it "
+            f"works) and {ms(count['host_union_ms'])} of the host's time."
         )
     else:
         busy = analysis["windows"].set_index("window").duration_ms["CPU busy"]
         said += (
-            f"They take {ms(count['host_union_ms'])}, {count['host_union_ms'] / busy:.1%} of the time operators run."
+            f"They take {ms(count['host_union_ms'])}, {pct(count['host_union_ms'] / busy)} of the time operators run."
         )
     other = found[found.role == "other"]
     if len(other):
-        said += f" The other {len(other)} multiplications stay when the masks are made permanent."
+        said += f" The other {len(other)} stay when the masks are made permanent."
     return said
 
 
@@ -146,7 +155,7 @@ def proposals(analysis: dict, count: int = 2) -> list[str]:
     words = ("First", "Second", "Third", "Fourth", "Fifth")
     said = [
         f"{words[rank]}, {row.proposal}: this saves at most {ms(row.saves_ms)} of the step's "
-        f"{ms(analysis['step']['host_ms'])} ({row.of_step_pct:.1f} %; {row.bound})."
+        f"{ms(analysis['step']['host_ms'])} ({pct(row.of_step_pct / 100)}; {row.bound})."
         for rank, row in enumerate(table.itertuples())
     ]
     if said and len(said) < count:
@@ -157,3 +166,8 @@ def proposals(analysis: dict, count: int = 2) -> list[str]:
 def ms(value: float) -> str:
     """Milliseconds with three significant digits."""
     return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
+def pct(share: float) -> str:
+    """A share as per cent with one decimal; a small one is never 0.0%."""
+    return "less than 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
