@@ -14,10 +14,11 @@ from torch import Tensor, nn
 def positions(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
     """Parameter name -> number of output positions at which each of its weights is used, for one (C, H, W) image.
 
-    Height x width of the output for a convolution, 1 for a linear layer. Found by sending shapes, no numbers,
-    through a copy of the model; the model itself is not touched.
+    Height x width of the output for a convolution, 1 for a linear layer. Found by sending one black image
+    through a copy of the model, which itself is not touched. (Not on the meta device: the first batch norm there
+    imports for 6 s.)
     """
-    copied = copy.deepcopy(model).to("meta").eval()
+    copied = copy.deepcopy(model).eval()
     found: dict[str, int] = {}
 
     def count(name: str, layer: nn.Module, output: Tensor) -> None:
@@ -29,7 +30,7 @@ def positions(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
             layer.register_forward_hook(lambda layer, _, output, name=name: count(f"{name}.weight", layer, output))
             found[f"{name}.weight"] = 0
     with torch.no_grad():
-        copied(torch.empty(1, *shape, device="meta"))
+        copied(torch.zeros(1, *shape, device=next(model.parameters()).device))
     return found
 
 
