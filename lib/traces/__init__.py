@@ -10,6 +10,19 @@ lays out the picture that lib.plots_trace draws.
 """
 
 from .analysis import analyse, prepare
-from .read import hardware, read, short_name
+from .read import hardware, read, short_name, store
+from .tables import metrics, shown_kernels, shown_layers, shown_operators, shown_windows
 
-__all__ = ["analyse", "hardware", "prepare", "read", "short_name"]
+__all__ = [
+    "analyse",
+    "hardware",
+    "metrics",
+    "prepare",
+    "read",
+    "short_name",
+    "shown_kernels",
+    "shown_layers",
+    "shown_operators",
+    "shown_windows",
+    "store",
+]

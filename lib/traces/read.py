@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from lib.files import replacing
+
 CATEGORIES = {"operator": "cpu_op", "runtime": "cuda_runtime", "memcpy": "gpu_memcpy", "memset": "gpu_memset"}
 GPU_WORK = {"kernel": "kernel", "gpu_memcpy": "copy", "gpu_memset": "memset"}
 FLOWS = {"ac2g", "async_cpu_to_gpu"}  # arrows from a launch to what it launched
@@ -48,6 +50,14 @@ def read(path) -> dict:
         "header": {key: value for key, value in content.items() if key != "traceEvents"},
         "notes": _notes(raw),
     }
+
+
+def store(path, target) -> Path:
+    """Copy a trace to `target` (.json.gz), packed, whole or not at all; errors as for `read`."""
+    content, target = _load(Path(path)), Path(target)
+    with replacing(target) as temporary:
+        temporary.write_bytes(gzip.compress(json.dumps(content).encode(), compresslevel=6))
+    return target
 
 
 def _load(path: Path) -> dict:

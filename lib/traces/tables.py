@@ -1,4 +1,4 @@
-"""Time by kind, by operator and by kernel."""
+"""Time by kind, by operator and by kernel; and the tables of an analysis as a report shows them."""
 
 import pandas as pd
 
@@ -87,3 +87,66 @@ def cpu_by_operator(ops: pd.DataFrame) -> pd.DataFrame:
     ]
     columns = ["operator", "kind", "calls", "self_us", "total_us"]
     return _with_share(pd.DataFrame(rows, columns=columns), "self_us")
+
+
+def shown_windows(analysis: dict) -> pd.DataFrame:
+    """The windows with the columns that a page has room for."""
+    columns = ["window", "duration_ms", "convolution_ms", "convolution_pct", "busy_ms", "idle_ms", "idle_pct"]
+    return analysis["windows"][columns]
+
+
+def shown_layers(analysis: dict) -> pd.DataFrame:
+    """The convolution layers in order: kernel times where there are kernels, else operator times on the CPU."""
+    frame = analysis["layers"]
+    if not analysis["gpu"]:
+        return frame[["layer", "weight_shape", "operator_us"]]
+    columns = ["layer", "kernels", "kernel_us", "kernel_sum_us", "first_to_last_us", "largest_gap_us", "main_kernel"]
+    return frame[columns].assign(main_kernel=frame.main_kernel.map(_shortened))
+
+
+def shown_operators(analysis: dict, rows: int = 12) -> pd.DataFrame:
+    """The operators that take most, the others in a last row."""
+    frame = analysis["by_operator"]
+    rest = frame[rows:]
+    if len(rest) < 2:
+        return frame
+    sums = {column: rest[column].sum() for column in frame.columns if column not in ("operator", "kind", "union_us")}
+    last = pd.DataFrame([{"operator": f"{len(rest)} others", "kind": "", **sums}])
+    return pd.concat([frame[:rows], last], ignore_index=True)[frame.columns]
+
+
+def shown_kernels(analysis: dict, rows: int = 12) -> pd.DataFrame:
+    """The kernels that take most, without their full names."""
+    frame = analysis["by_kernel"][:rows].drop(columns="name")
+    return frame.assign(kernel=frame.kernel.map(_shortened))
+
+
+def _shortened(name: str, letters: int = 44) -> str:
+    return name if len(name) <= letters else name[: letters - 1] + "…"
+
+
+def metrics(analysis: dict) -> dict:
+    """The analysis in one flat row, for `metrics.json`; what a CPU trace does not have is None."""
+    table = analysis["windows"].set_index("window")
+    gpu, masks, conv = analysis["gpu"], analysis["masks"], analysis["convolution"]
+    span, busy = ("GPU span", "GPU busy") if gpu else ("operator span", "CPU busy")
+    after = [name for name in table.index if name.startswith("after data loading")]
+    return {
+        "clock": analysis["clock"],
+        "trace_device": "; ".join(d["name"] for d in analysis["hardware"]["devices"]) or None,
+        "step_ms": table.duration_ms["host step"],
+        "after_loading_ms": table.duration_ms[after[0]] if after else None,
+        "span_ms": table.duration_ms[span],
+        "busy_ms": table.duration_ms[busy],
+        "idle_pct": table.idle_pct[span],
+        "kernels": analysis["attribution"]["kernels"] if gpu else None,
+        "unattributed_kernels": analysis["attribution"]["unattributed"] if gpu else None,
+        "convolutions": conv["layers"],
+        "convolution_union_ms": conv["union_ms"],
+        "convolution_sum_ms": conv["sum_ms"],
+        "convolution_of_step_pct": table.convolution_pct["host step"],
+        "convolution_of_busy_pct": table.convolution_pct[busy],
+        "mask_multiplies": masks["masks"],
+        "mask_gpu_ms": masks["gpu_union_ms"] if gpu else None,
+        "mask_host_ms": masks["host_union_ms"],
+    }
