@@ -120,6 +120,8 @@ def test_layers_name_the_longest(tmp_path):
     text = findings.layers(analyse(save(tmp_path / "t.json", events), layers=["a", "b", "c"]))
     assert text == "The longest convolution is a with 0.3 ms, 60.0% of all 3; 1 of them take half of the time."
     assert findings.layers(analyse(save(tmp_path / "t.json", events[:1]))) is None
+    both = analyse(save(tmp_path / "g.json", gpu_step(), op("aten::conv2d", 372, 6), launched("b", 374, 770, 10, 50)))
+    assert findings.layers(both).endswith("where the GPU pauses for 10 µs at most within a layer: 2 of them.")
 
 
 def test_a_small_share_is_never_zero():

@@ -11,7 +11,19 @@ from chrome import GPU_HEADER, arrow, cpu_step, flat, gpu_step, kernel, launched
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.traces import analyse, hardware, prepare, read, short_name
+from lib.traces import (
+    analyse,
+    hardware,
+    metrics,
+    prepare,
+    read,
+    short_name,
+    shown_kernels,
+    shown_layers,
+    shown_operators,
+    shown_windows,
+    store,
+)
 from lib.traces.bars import bars
 from lib.traces.intervals import merge, union
 
@@ -439,6 +451,38 @@ def test_bars_have_a_row_a_depth_and_a_row_a_stream(tmp_path):
     assert table[table.label == "conv2d"].lane.tolist() == [1]
     assert table[table.label == "convolution"].lane.tolist() == [2]
     assert table.start_ms.min() == 0
+
+
+# what is stored and shown
+
+
+def test_a_stored_copy_reads_the_same(tmp_path):
+    path = save(tmp_path / "t.json", gpu_step(), **GPU_HEADER)
+    copy = store(path, tmp_path / "deep" / "trace.json.gz")
+    assert read(copy)["events"].equals(read(path)["events"])
+    assert read(copy)["header"] == read(path)["header"]
+    with pytest.raises(FileNotFoundError, match="none.json"):
+        store(tmp_path / "none.json", copy)
+
+
+def test_metrics_are_one_flat_row(gpu, cpu):
+    row = metrics(gpu)
+    assert (row["kernels"], row["convolutions"], row["mask_multiplies"]) == (5, 1, 1)
+    assert row["busy_ms"] == pytest.approx(0.410)
+    assert row["trace_device"] == "Test GPU"
+    assert metrics(cpu)["kernels"] is None
+    assert set(row) == set(metrics(cpu))
+    assert not any(isinstance(value, list | dict) for value in row.values())
+
+
+def test_shown_tables_fit_a_page(gpu, cpu):
+    assert shown_layers(gpu).first_to_last_us.tolist() == [305]
+    assert shown_layers(cpu).columns.tolist() == ["layer", "weight_shape", "operator_us"]
+    assert len(shown_windows(gpu)) == 4
+    few = shown_operators(gpu, rows=2)
+    assert few.operator.tolist() == ["aten::conv2d", "aten::batch_norm", "2 others"]
+    assert few.sum_us.sum() == gpu["by_operator"].sum_us.sum()
+    assert "name" not in shown_kernels(gpu)
 
 
 # a real trace

@@ -109,7 +109,7 @@ def _idle(analysis: dict, table: pd.DataFrame) -> str:
 
 
 def layers(analysis: dict) -> str | None:
-    """The convolution that takes longest, and how few take half of the time."""
+    """The convolution that takes longest, how few take half of the time, and where first-to-last times are given."""
     frame, column = analysis["layers"], "kernel_us" if analysis["gpu"] else "operator_us"
     frame = frame.dropna(subset=[column])
     if len(frame) < 2:
@@ -120,6 +120,13 @@ def layers(analysis: dict) -> str | None:
     return (
         f"The longest convolution is {longest.layer} with {ms(longest[column] / 1e3)}, {pct(longest[column] / total)} "
         f"of all {len(frame)}; {half} of them take half of the time."
+    ) + (_gaps(analysis) if analysis["gpu"] else "")
+
+
+def _gaps(analysis: dict) -> str:
+    given, gap = analysis["layers"].first_to_last_us.notna().sum(), analysis["gap_us"]
+    return (
+        f" First-to-last times are given where the GPU pauses for {gap:g} µs at most within a layer: {given} of them."
     )
 
 
