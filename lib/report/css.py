@@ -1,6 +1,6 @@
 """Style sheets of HTML tables, written into the cells they are for.
 
-JupyterLab removes `<style>` blocks from untrusted notebooks, and pandoc ignores them. A `style` attribute survives both.
+JupyterLab removes `<style>` blocks from untrusted notebooks, and pandoc ignores them; a `style` attribute survives.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""nbconvert's exporter `report`: `jupyter nbconvert --to report X.ipynb`, and File > Save and Export Notebook As > Report."""
+"""nbconvert's exporter `report`: `jupyter nbconvert --to report X.ipynb`, and Report in JupyterLab's export menu."""
 
 from nbconvert.exporters.exporter import Exporter
 
@@ -9,7 +9,10 @@ __all__ = ["ReportExporter", "export"]
 
 
 class ReportExporter(Exporter):
-    """A notebook as a typeset PDF. The entry point's name may hold letters, digits and _ only, or the server answers 404."""
+    """A notebook as a typeset PDF.
+
+    The entry point's name may hold letters, digits and _ only, or the server answers 404.
+    """
 
     output_mimetype = "application/pdf"
     file_extension = ".pdf"

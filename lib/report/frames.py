@@ -6,14 +6,20 @@ import pandas as pd
 
 MISSING = "–"
 DIGITS = 4  # significant digits of a column's largest number
-GROUPED = 10_000  # from here on thousands are set apart
+GROUPED = 10_000  # thousands are set apart in a table that holds a number as large
 
 
 def style(frame):
-    """A Styler of `frame`: one number of decimals a column, missing values as "–", a plain row index hidden."""
-    frame = frame if frame.columns.is_unique and frame.index.is_unique else _unique(frame)
+    """A Styler of `frame`: one number of decimals a column, missing values as "–", a plain row index hidden.
+
+    ValueError where a row's or a column's name comes twice.
+    """
+    if not (frame.columns.is_unique and frame.index.is_unique):
+        raise ValueError("a table's row and column names must each be different: pandas styles cells by name")
+    numbers = frame.select_dtypes("number")
+    grouped = any(_largest(numbers[column]) >= GROUPED for column in numbers.columns)
     styler = frame.style.format(
-        {column: formatter(frame[column]) for column in frame.columns}, na_rep=MISSING, escape="html"
+        {column: formatter(frame[column], grouped) for column in frame.columns}, na_rep=MISSING, escape="html"
     )
     for axis, index in ((0, frame.index), (1, frame.columns)):
         for level in range(index.nlevels):
@@ -28,21 +34,31 @@ def plain(index):
     return isinstance(index, pd.RangeIndex) and index.name is None
 
 
-def formatter(column):
-    """value -> text for one column: the same decimals for every number of it, by the size of the largest."""
+def formatter(column, grouped=False):
+    """value -> text for one column: the same decimals for every number of it, by the size of the largest.
+
+    grouped: thousands are set apart by commas.
+    """
     if pd.api.types.is_bool_dtype(column):
         return lambda value: "yes" if value else "no"
     if not pd.api.types.is_numeric_dtype(column):
         return lambda value: number(value, "g") if isinstance(value, float) else value
-    finite = [abs(float(value)) for value in column.dropna() if math.isfinite(float(value))]
-    largest = max(finite, default=0.0)
-    spec = f".{_decimals(finite, largest)}f" if largest == 0 or largest >= 1e-4 else f".{DIGITS - 2}e"
-    return lambda value: number(value, f",{spec}" if largest >= GROUPED else spec)
+    largest = _largest(column)
+    spec = f".{_decimals(column, largest)}f" if largest == 0 or largest >= 1e-4 else f".{DIGITS - 2}e"
+    return lambda value: number(value, f",{spec}" if grouped else spec)
 
 
-def _decimals(finite, largest):
+def _finite(column):
+    return [abs(float(value)) for value in column.dropna() if math.isfinite(float(value))]
+
+
+def _largest(column):
+    return max(_finite(column), default=0.0)
+
+
+def _decimals(column, largest):
     """Decimals that show DIGITS significant digits of the largest number; none where all are whole."""
-    if all(value.is_integer() for value in finite):
+    if all(value.is_integer() for value in _finite(column)):
         return 0
     return max(0, DIGITS - 1 - math.floor(math.log10(largest)))
 
@@ -57,7 +73,3 @@ def label(value):
     if isinstance(value, float):
         return "" if math.isnan(value) else format(value, "g").replace("-", "−")
     return value
-
-
-def _unique(frame):
-    raise ValueError("a table's row and column names must each be different: pandas styles cells by name")

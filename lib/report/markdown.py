@@ -21,9 +21,9 @@ COLUMNS = 106  # characters of printed text in a line of the page; Typst breaks 
 def from_notebook(nb, folder):
     """The Markdown text of notebook `nb` (an nbformat 4 node); pictures are written into `folder`.
 
-    Left out: code hidden by a tag or folded in JupyterLab, cells tagged `remove-cell`, widgets, progress bars, stderr, and
-    outputs with `{"report": {"skip": true}}` in their metadata. ValueError, one line: an output that is an error, a label that
-    is used twice or is not `fig-...` or `tbl-...`.
+    Left out: code hidden by a tag or folded in JupyterLab, cells tagged `remove-cell`, widgets, progress bars, stderr,
+    and outputs with `{"report": {"skip": true}}` in their metadata. ValueError, one line: an output that is an error, a
+    label that is used twice or is not `fig-...` or `tbl-...`.
     """
     parts, labels = [], set()
     for cell in nb.cells:
@@ -88,7 +88,7 @@ def _one_line(text):
 
 
 def _joined(outputs):
-    """What a reader sees of `outputs`: printed text in one piece (the kernel sends it in pieces by time), stderr and widgets gone."""
+    """What a reader sees of `outputs`: no stderr, no widgets, printed text in one piece (it is sent in pieces by time)."""
     text = ""
     for out in outputs:
         if out.output_type == "stream":

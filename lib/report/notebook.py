@@ -1,7 +1,7 @@
 """What a notebook calls to show a figure or a table that the report numbers, captions and can refer to.
 
-Caption and label travel in the metadata of the output (`{"report": {"label": ..., "caption": ...}}`), which JupyterLab ignores;
-the caption its reader sees is a second output, marked `skip` for the report.
+Caption and label travel in the metadata of the output (`{"report": {"label": ..., "caption": ...}}`), which JupyterLab
+ignores; the caption its reader sees is a second output, marked `skip` for the report.
 """
 
 import base64
@@ -30,10 +30,11 @@ def setup():
     plt.rcParams.update({
         "font.family": face, "font.size": 8.5, "axes.titlesize": 9, "axes.labelsize": 8.5,
         "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8, "legend.title_fontsize": 8,
-        "mathtext.fontset": "custom", "mathtext.rm": face, "mathtext.it": f"{face}:italic", "mathtext.bf": f"{face}:bold",
-        "mathtext.cal": f"{face}:italic",  # without it matplotlib looks for a cursive face and warns
+        "mathtext.fontset": "custom", "mathtext.rm": face, "mathtext.it": f"{face}:italic",
+        "mathtext.bf": f"{face}:bold", "mathtext.cal": f"{face}:italic",  # without it matplotlib looks for a cursive face and warns
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "axes.titlelocation": "left",
-        "axes.grid": True, "grid.color": "#e4e7ec", "grid.linewidth": 0.6, "axes.linewidth": 0.6, "axes.axisbelow": True,
+        "axes.grid": True, "grid.color": "#e4e7ec", "grid.linewidth": 0.6, "axes.axisbelow": True,
+        "axes.linewidth": 0.6,
         "xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.linewidth": 1.2, "lines.markersize": 4,
         "figure.figsize": (TEXT_WIDTH, 0.42 * TEXT_WIDTH), "figure.constrained_layout.use": True,
         "savefig.bbox": "tight", "savefig.pad_inches": 0.02,
@@ -45,8 +46,9 @@ def figure(fig, label, caption, folder=None, vector=True):
     """Show matplotlib figure `fig` with a caption, and close it.
 
     label: "fig-..."; Markdown text refers to it as [Figure 1](#fig-...), and the report sets the right number.
-    caption: Markdown, maths in dollars allowed. folder: also write <label>.pdf and <label>.png there. vector: lines stay lines in
-    the report; False for pictures of many thousand points (a bitmap of 220 dots an inch). ValueError: label or caption unfit.
+    caption: Markdown, maths in dollars allowed. folder: also write <label>.pdf and <label>.png there. vector: lines stay
+    lines in the report; False for pictures of many thousand points (a bitmap of 220 dots an inch). ValueError: label or
+    caption unfit. A label used twice stops the export, not this call: a cell may run again.
     """
     _check(label, caption, "fig-")
     screen = _drawn(fig, "png", dpi=SCREEN_DPI if vector else PAGE_DPI)
@@ -65,8 +67,9 @@ def figure(fig, label, caption, folder=None, vector=True):
 def table(frame_or_styler, label, caption, folder=None):
     """Show a DataFrame or a pandas Styler with a caption.
 
-    label: "tbl-...". A DataFrame is formatted by `frames.style`; a Styler is shown as its author made it (colours and bold cells
-    survive). folder: also write the data, unformatted, as <label>.csv there. ValueError: label or caption unfit.
+    label: "tbl-...". A DataFrame is formatted by `frames.style`; a Styler is shown as its author made it (colours and
+    bold cells survive). folder: also write the data, unformatted, as <label>.csv there. ValueError: label or caption
+    unfit.
     """
     _check(label, caption, "tbl-")
     styler = frame_or_styler if hasattr(frame_or_styler, "to_html") and hasattr(frame_or_styler, "data") else None
@@ -80,8 +83,13 @@ def table(frame_or_styler, label, caption, folder=None):
     display(data, raw=True, metadata={"report": {"label": label, "caption": caption}})
 
 
+def style(frame):
+    """A Styler of `frame` in the report's number formats, to be coloured further: `show.style(frame).map(...)`."""
+    return frames.style(frame)
+
+
 def say(sentences):
-    """Show Markdown: a text, or sentences that become one paragraph. Empty ones and None are left out; nothing gives nothing."""
+    """Show Markdown: a text, or sentences that become one paragraph. Empty ones and None are left out."""
     parts = [sentences] if isinstance(sentences, str) else list(sentences or ())
     text = " ".join(part.strip() for part in parts if part and part.strip())
     if text:

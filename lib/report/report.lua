@@ -27,7 +27,11 @@ local function raw_inline(el)
     return pandoc.utils.blocks_to_inlines(pandoc.read(el.text, "html").blocks)
   end
 end
-local function delimiters(m)                  -- \bigl( comes out as a box that stands apart
+local function delimiters(m)                  -- \bigl( comes out as a box that stands apart, a lone \lvert spaced as a relation
+  local opened, closed = select(2, m.text:gsub("\\l[vV]ert", "")), select(2, m.text:gsub("\\r[vV]ert", ""))
+  if opened == closed then
+    m.text = m.text:gsub("\\lvert", "\\left|"):gsub("\\rvert", "\\right|"):gsub("\\lVert", "\\left\\|"):gsub("\\rVert", "\\right\\|")
+  end
   m.text = m.text:gsub("\\[bB]igg?[lrm]?%s*([%(%)%[%]|\\/])", "%1")
   return m
 end
@@ -167,13 +171,13 @@ local function widths(rows, n)                -- the longest text of each column
   return w
 end
 
-local function break_lines(c, limit)          -- header text of more than `limit` characters, in lines of about equal length
+local function break_lines(c, limit)          -- text of more than `limit` characters, in lines of about equal length
   local total = utf8.len(words(c)) or 0
   if total <= limit then return end
   local lines = math.ceil(total / limit)
   local goal, used = total / lines, 0
   c.contents = c.contents:walk { Plain = function(p)
-    local out = pandoc.Inlines {}
+    local out = pandoc.Inlines { pandoc.RawInline("typst", "#set par(leading: 0.45em);") }
     for k, x in ipairs(p.content) do
       local size = utf8.len(text(x)) or 0
       local after = p.content[k + 1] and utf8.len(text(p.content[k + 1])) or 0
@@ -187,19 +191,31 @@ local function break_lines(c, limit)          -- header text of more than `limit
   end }
 end
 
-local function narrow_header(t, body)         -- in a table that would fill the line, long column names take several lines
-  local n = #t.colspecs
-  local own, cells, total = widths(t.head.rows, n), widths(body, n), 0
-  for j = 1, n do total = total + math.max(own[j], cells[j]) + GAP end
-  if total <= FULL then return end
-  local rows = t.head.rows
+local function break_where(rows, wanted)      -- wanted(cell, row, column) -> the characters a line of it may have, or nothing
   columns_of(rows, function(c, i, j, k, r)
-    if c.col_span == 1 then
-      break_lines(c, math.max(cells[j] or 0, 8))
+    local limit = wanted(c, i, j)
+    if limit then
+      break_lines(c, limit)
       local list = r.cells; list[k] = c; r.cells = list; rows[i] = r
     end
   end)
+end
+
+-- In a table that would fill the line, long column names and the labels of row groups take several lines, and columns come closer.
+local function narrow(t, bodies, all)
+  local n = #t.colspecs
+  local own, cells, total = widths(t.head.rows, n), widths(all, n), 0
+  for j = 1, n do total = total + math.max(own[j], cells[j]) + GAP end
+  if total <= FULL then return end
+  t.attributes["typst:inset"] = "(x: 0.4em, y: 0.42em)"
+  local rows = t.head.rows
+  break_where(rows, function(c, _, j) return c.col_span == 1 and math.max(cells[j] or 0, 8) end)
   t.head.rows = rows
+  for i, b in ipairs(bodies) do
+    local own_rows = b.body
+    break_where(own_rows, function(c) return c.row_span > 1 and 12 end)
+    b.body = own_rows; bodies[i] = b
+  end
 end
 
 local function spans(rows)
@@ -213,11 +229,11 @@ local function style_header(t)
   local last = #rows
   t.head.rows = each(rows, function(c, i)
     c.attributes["typst:text:weight"] = "600"
+    c.attributes["typst:align"] = "bottom"
     if c.col_span > 1 and i < last and not blank(c) then
-      c.alignment = "AlignCenter"
+      c.alignment = "AlignDefault"
+      c.attributes["typst:align"] = "center"
       c.attributes["typst:stroke"] = "(bottom: 0.4pt + rgb(\"#1d2433\"))"
-    else
-      c.attributes["typst:align"] = nil
     end
   end)
   if groups then t.attributes["typst:column-gutter"] = "0.5em" end
@@ -228,12 +244,11 @@ local function style_body(rows, n)
   for _, r in ipairs(rows) do for _, c in ipairs(r.cells) do grouped = grouped or c.row_span > 1 end end
   return each(rows, function(c, i, _, count)
     local s = words(c)
-    local one = s ~= "" and (number(s) or (utf8.len(s) or #s) <= SHORT)
+    local one = s ~= "" and c.row_span == 1 and (number(s) or (utf8.len(s) or #s) <= SHORT)
     if one and s:find("[%s%-/–]") then        -- "92.1 ± 0.3 (5)" and "ResNet-20" stay on one line
       c.contents = wrapped(c.contents, unbroken)
     end
     if grouped and i > 1 and count == n then c.attributes["typst:stroke"] = "(top: 0.4pt + rgb(\"#c9ced8\"))" end
-    if grouped and c.row_span > 1 then c.attributes["typst:align"] = nil end
   end)
 end
 
@@ -258,7 +273,7 @@ local function tidy(t)
     for _, r in ipairs(b.body) do all[#all + 1] = r end
   end
   align(t, all)
-  narrow_header(t, all)
+  narrow(t, bodies, all)
   for i, b in ipairs(bodies) do b.body = style_body(b.body, #t.colspecs); bodies[i] = b end
   t.bodies = bodies
   style_header(t)

@@ -19,7 +19,23 @@ log = logging.getLogger(__name__)
 # notebook (% title, | verse, (@) lists, ruled tables, --- metadata), and ~ and ^ as subscripts ("~5 s").
 READER = "markdown" + "".join(
     f"-{name}"
-    for name in ["blank_before_header", "blank_before_blockquote", "citations", "yaml_metadata_block", "pandoc_title_block", "line_blocks", "fancy_lists", "example_lists", "definition_lists", "simple_tables", "multiline_tables", "grid_tables", "subscript", "superscript", "inline_notes"]
+    for name in [
+        "blank_before_header",
+        "blank_before_blockquote",
+        "citations",
+        "yaml_metadata_block",
+        "pandoc_title_block",
+        "line_blocks",
+        "fancy_lists",
+        "example_lists",
+        "definition_lists",
+        "simple_tables",
+        "multiline_tables",
+        "grid_tables",
+        "subscript",
+        "superscript",
+        "inline_notes",
+    ]
 )
 READER += "+lists_without_preceding_blankline+autolink_bare_uris"
 
@@ -101,5 +117,7 @@ def _compile(work, name):
     except typst.TypstError as error:
         raise ValueError(f"{name}: Typst cannot set it: {' '.join(str(error).split())}") from None
     for warning in warnings:
-        log.warning("%s: %s", name, " ".join(str(warning).split()))
+        words = " ".join(str(warning).split())
+        if "is deprecated" not in words:  # symbol names that pandoc writes and this Typst still takes
+            log.warning("%s: %s", name, words)
     return data
