@@ -128,10 +128,13 @@ def prune(
     After round r of n the density is density ** (r / n) with schedule `exponential` and
     1 - (1 - density) r / n with `linear`; each round scores the network that the one before left, and what is
     removed stays removed. `scope` is `global` (one ranking) or `layer` (one a layer). `seed` decides Rand's
-    draws. Density 1 keeps everything. ValueError for an unknown name or an impossible number.
+    draws. Density 1 keeps everything, and pruner `dense` allows no other. ValueError for an unknown name or an
+    impossible number.
     """
     score = catalog.load("pruner", pruner)
     check_density(density)
+    if pruner == "dense" and density != 1:
+        raise ValueError(f"density is {density} with pruner dense: 1 is allowed there")
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {schedule!r}: one of {', '.join(SCHEDULES)}")
     if not isinstance(rounds, int) or rounds < 1:
