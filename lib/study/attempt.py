@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import sys
 import warnings
 from pathlib import Path
+
+from traitlets.config import Config
 
 from lib import paths, runs
 from lib.files import write_json
@@ -18,14 +21,18 @@ with warnings.catch_warnings():
 
 
 class WorkbenchEngine(NBClientEngine):
-    """Papermill's own engine, with an environment for the kernel: each run gets its share of the cores."""
+    """Papermill's own engine, with an environment and a log file (`kernel.log`) for the kernel."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, *, env, start_timeout=120, execution_timeout=None, **_):
-        client = PapermillNotebookClient(
-            nb_man, timeout=execution_timeout, startup_timeout=start_timeout, kernel_name=kernel_name
-        )
-        return client.execute(env=env)
+    def execute_managed_notebook(cls, nb_man, kernel_name, *, env, log, start_timeout=120, **_):
+        client = PapermillNotebookClient(nb_man, startup_timeout=start_timeout, kernel_name=kernel_name, config=LOCAL)
+        with log.open("w", encoding="utf-8") as stream:
+            return client.execute(env=env, stderr=stream)
+
+
+# Unix sockets: other users of the machine cannot listen in, and no port can be taken twice.
+LOCAL = Config({} if sys.platform == "win32" else {"KernelManager": {"transport": "ipc"}})
+LOG = "kernel.log"
 
 
 papermill_engines.register("workbench", WorkbenchEngine)
@@ -35,14 +42,10 @@ def execute_notebook(source: Path, target: Path, parameters: dict, threads: int 
     """Run `source` into `target`, every cell from the top in a fresh kernel with the repository as working directory.
 
     `threads` limits the cores of the kernel; `env` adds environment variables. The first error in a cell ends
-    it with papermill's exception, and `target` holds the cells up to there.
+    it with papermill's exception, and `target` holds the cells up to there. What the kernel itself says, outside the
+    notebook, is in kernel.log beside `target`.
     """
-    environment = {
-        **os.environ,
-        # ipykernel warns at each start that its loopback ports are not encrypted
-        "PYTHONWARNINGS": "ignore::UserWarning:ipykernel",
-        **env,
-    }
+    environment = {**os.environ, **env}
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     papermill.execute_notebook(
@@ -54,6 +57,7 @@ def execute_notebook(source: Path, target: Path, parameters: dict, threads: int 
         cwd=str(paths.ROOT),
         progress_bar=False,
         env=environment,
+        log=target.with_name(LOG),
     )
 
 

@@ -87,7 +87,7 @@ def _check_shared(name: str, study: Study) -> None:
 
 
 def _combinations(block: Block, study: Study, seeds: list[int]):
-    """Yield (values as the study writes them, names that were swept)."""
+    """Yield (values as the study writes them, names whose values go into the run's id)."""
     known = parameters.declared(block.notebook)
     values = {k: v for k, v in study.fixed.items() if k in known} | block.fixed
     grid = dict(block.grid)
@@ -96,10 +96,9 @@ def _combinations(block: Block, study: Study, seeds: list[int]):
     for point in product(*grid.values()):
         combined = values | dict(zip(grid, point, strict=True))
         if not any(all(combined.get(k) == v for k, v in drop.items()) for drop in block.exclude):
-            yield (
-                combined,
-                [*(k for k in TO_DENSITY if k in combined), *(k for k in grid if k not in TO_DENSITY)],
-            )
+            told_apart = [*TO_DENSITY, "rounds"]
+            named = [name for name in told_apart if name in combined]
+            yield combined, [*named, *(name for name in grid if name not in told_apart)]
 
 
 def _run(name: str, block: Block, values: dict, swept: list[str], earlier: dict[str, dict]) -> dict:
