@@ -31,7 +31,7 @@ def setup():
         "font.family": face, "font.size": 8.5, "axes.titlesize": 9, "axes.labelsize": 8.5,
         "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8, "legend.title_fontsize": 8,
         "mathtext.fontset": "custom", "mathtext.rm": face, "mathtext.it": f"{face}:italic",
-        "mathtext.bf": f"{face}:bold", "mathtext.cal": f"{face}:italic",  # without it matplotlib looks for a cursive face and warns
+        "mathtext.bf": f"{face}:bold", "mathtext.cal": f"{face}:italic",  # or a cursive face is looked for
         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "axes.titlelocation": "left",
         "axes.grid": True, "grid.color": "#e4e7ec", "grid.linewidth": 0.6, "axes.axisbelow": True,
         "axes.linewidth": 0.6,
@@ -46,8 +46,8 @@ def figure(fig, label, caption, folder=None, vector=True):
     """Show matplotlib figure `fig` with a caption, and close it.
 
     label: "fig-..."; Markdown text refers to it as [Figure 1](#fig-...), and the report sets the right number.
-    caption: Markdown, maths in dollars allowed. folder: also write <label>.pdf and <label>.png there. vector: lines stay
-    lines in the report; False for pictures of many thousand points (a bitmap of 220 dots an inch). ValueError: label or
+    caption: Markdown, maths in dollars allowed. folder: also write <label>.pdf and <label>.png there. vector: lines
+    stay lines in the report; False for pictures of many thousand points (a bitmap of 220 dots an inch). ValueError: label or
     caption unfit. A label used twice stops the export, not this call: a cell may run again.
     """
     _check(label, caption, "fig-")

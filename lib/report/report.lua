@@ -27,12 +27,16 @@ local function raw_inline(el)
     return pandoc.utils.blocks_to_inlines(pandoc.read(el.text, "html").blocks)
   end
 end
-local function delimiters(m)                  -- \bigl( comes out as a box that stands apart, a lone \lvert spaced as a relation
-  local opened, closed = select(2, m.text:gsub("\\l[vV]ert", "")), select(2, m.text:gsub("\\r[vV]ert", ""))
-  if opened == closed then
-    m.text = m.text:gsub("\\lvert", "\\left|"):gsub("\\rvert", "\\right|"):gsub("\\lVert", "\\left\\|"):gsub("\\rVert", "\\right\\|")
+local function count(s, pattern) return select(2, s:gsub(pattern, "")) end
+local function delimiters(m)
+  local s = m.text:gsub("\\[bB]igg?[lrm]?%s*([%(%)%[%]|\\/])", "%1")   -- \bigl( comes out as a box that stands apart
+  s = s:gsub("\\left%s*\\lvert", "\\left|"):gsub("\\right%s*\\rvert", "\\right|")
+  s = s:gsub("\\left%s*\\lVert", "\\left\\|"):gsub("\\right%s*\\rVert", "\\right\\|")
+  if count(s, "\\l[vV]ert") == count(s, "\\r[vV]ert") then             -- a lone | is spaced as a relation
+    s = s:gsub("\\lvert", "\\left|"):gsub("\\rvert", "\\right|")
+    s = s:gsub("\\lVert", "\\left\\|"):gsub("\\rVert", "\\right\\|")
   end
-  m.text = m.text:gsub("\\[bB]igg?[lrm]?%s*([%(%)%[%]|\\/])", "%1")
+  m.text = s
   return m
 end
 

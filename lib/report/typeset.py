@@ -15,36 +15,20 @@ from lib.report import fonts, markdown
 HERE = Path(__file__).parent
 log = logging.getLogger(__name__)
 
-# pandoc's Markdown, cut down to what JupyterLab shows the same way. Off: marks at the start of a line that mean nothing in a
-# notebook (% title, | verse, (@) lists, ruled tables, --- metadata), and ~ and ^ as subscripts ("~5 s").
-READER = "markdown" + "".join(
-    f"-{name}"
-    for name in [
-        "blank_before_header",
-        "blank_before_blockquote",
-        "citations",
-        "yaml_metadata_block",
-        "pandoc_title_block",
-        "line_blocks",
-        "fancy_lists",
-        "example_lists",
-        "definition_lists",
-        "simple_tables",
-        "multiline_tables",
-        "grid_tables",
-        "subscript",
-        "superscript",
-        "inline_notes",
-    ]
+# pandoc's Markdown, cut down to what JupyterLab shows the same way. Off: marks at the start of a line that mean nothing
+# in a notebook (% title, | verse, (@) lists, ruled tables, --- metadata), and ~ and ^ as subscripts ("~5 s").
+READER = (
+    "markdown-blank_before_header-blank_before_blockquote-citations-yaml_metadata_block-pandoc_title_block-line_blocks"
+    "-fancy_lists-example_lists-definition_lists-simple_tables-multiline_tables-grid_tables-subscript-superscript"
+    "-inline_notes+lists_without_preceding_blankline+autolink_bare_uris"
 )
-READER += "+lists_without_preceding_blankline+autolink_bare_uris"
 
 
 def export(notebook_path, pdf_path):
-    """Write the PDF of the notebook at `notebook_path` to `pdf_path` (folders are made; written whole or not at all).
+    """Write the PDF of the notebook at `notebook_path` to `pdf_path`, whole or not at all; folders are made.
 
-    Returns `pdf_path` as a Path. ValueError, one line, names the notebook and what is wrong with it; FileNotFoundError where
-    there is none.
+    Returns `pdf_path` as a Path. ValueError, one line, names the notebook and what is wrong with it; FileNotFoundError
+    where there is none.
     """
     notebook_path, pdf_path = Path(notebook_path), Path(pdf_path)
     try:
@@ -65,8 +49,8 @@ def export(notebook_path, pdf_path):
 def pdf(nb, name="notebook", where="."):
     """The PDF, as bytes, of notebook node `nb`. Equal notebooks give equal bytes.
 
-    `name`: the title where the notebook has none, and the notebook's name in errors. `where`: the folder that pictures named
-    in Markdown cells are looked for in. ValueError: see `typst_source`.
+    `name`: the title where the notebook has none, and the notebook's name in errors. `where`: the folder that pictures
+    named in Markdown cells are looked for in. ValueError: see `typst_source`.
     """
     with tempfile.TemporaryDirectory() as work:
         typst_source(nb, work, name, where)
@@ -76,8 +60,8 @@ def pdf(nb, name="notebook", where="."):
 def typst_source(nb, work, name="notebook", where="."):
     """Write Typst's input (main.typ, report.typ and the pictures) into the folder `work`; return the text of main.typ.
 
-    ValueError, one line: an errored cell, a label used twice, a reference without a target, maths or a picture that pandoc does
-    not understand. In a notebook that was never run, references to its figures stay plain text.
+    ValueError, one line: an errored cell, a label used twice, a reference without a target, maths or a picture that
+    pandoc does not understand. In a notebook that was never run, references to its figures stay plain text.
     """
     work = Path(work)
     try:
@@ -95,7 +79,8 @@ def _pandoc(work, name, where, draft):
         pypandoc.get_pandoc_path(), "notebook.md", "-f", READER, "-t", "typst", "-o", "main.typ",
         "--template", HERE / "main.typ", "--lua-filter", HERE / "report.lua",
         "--columns=10000",  # or pipe tables with long lines get proportional widths
-        f"--resource-path=.{os.pathsep}{where}", f"--metadata=name:{name}", f"--metadata=draft:{'true' if draft else 'false'}",
+        f"--resource-path=.{os.pathsep}{where}",
+        f"--metadata=name:{name}", f"--metadata=draft:{'true' if draft else 'false'}",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=work, capture_output=True, text=True, encoding="utf-8")
     if done.returncode or done.stderr.strip():  # a warning is maths or a link that would be missing from the page
