@@ -60,6 +60,8 @@ def load_pruned(folder: Path, model: nn.Module) -> tuple[nn.Module, Masks]:
 
 
 def _unpack(bits: Tensor, shape: list[int]) -> Tensor:
+    if len(bits) != -(-prod(shape) // 8):
+        raise ValueError(f"{len(bits)} bytes for a mask of shape {shape}")
     flat = np.unpackbits(bits.numpy(), count=prod(shape))
     return torch.from_numpy(flat.astype(bool)).view(shape)
 

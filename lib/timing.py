@@ -28,7 +28,8 @@ def inference(
     last one may be smaller) and ends when the device is synchronised. The batches are on the device and
     normalised before the clock starts: what is timed is the forward passes alone. In each of `warmup`
     untimed and `repeats` timed rounds every network has one turn, in an order that shifts by one from round
-    to round. `networks` are keyed by (name, form), as `forms` gives them; a network is a model, put in evaluation mode and left there, or any function of a batch.
+    to round. `networks` are keyed by (name, form), as `forms` gives them; a network is a model, put in
+    evaluation mode and left there, or any function of a batch.
     """
     available = len(data.test_x)
     if not networks or batch < 1 or repeats < 1 or warmup < 0 or not 0 <= test_images <= available:
