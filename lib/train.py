@@ -113,8 +113,8 @@ def evaluate(
     """`{"loss", "top1_pct", "top5_pct"}` over a whole split (`test` or `train`), in evaluation mode.
 
     Nothing is augmented; the model's mode is restored. Batches of 256 take 0.4 of the time of batches of 1000 on
-    a CPU, whose allocator returns larger blocks to the system after each use. On a freshly pruned, untrained network batch norm's
-    statistics are stale and the loss may be astronomical: that is what it is.
+    a CPU, whose allocator returns larger blocks to the system after each use. On a freshly
+    pruned, untrained network batch norm's statistics are stale and the loss may be astronomical: that is what it is.
     """
     if split not in ("train", "test"):
         raise ValueError(f"unknown split {split!r}: one of train, test")
