@@ -88,7 +88,7 @@ def _one_line(text):
 
 
 def _joined(outputs):
-    """What a reader sees of `outputs`: no stderr, no widgets, printed text in one piece (it comes in pieces by time)."""
+    """What a reader sees of `outputs`: no stderr, no widgets, printed text in one piece (sent in pieces by time)."""
     text = ""
     for out in outputs:
         if out.output_type == "stream":

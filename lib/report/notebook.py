@@ -6,7 +6,6 @@ ignores; the caption its reader sees is a second output, marked `skip` for the r
 
 import base64
 import io
-import os
 from pathlib import Path
 
 import seaborn as sns
@@ -14,6 +13,7 @@ from IPython.display import Markdown, display
 from matplotlib import font_manager
 from matplotlib import pyplot as plt
 
+from lib.files import replacing
 from lib.report import css, fonts, frames
 from lib.report.markdown import LABEL
 
@@ -47,8 +47,8 @@ def figure(fig, label, caption, folder=None, vector=True):
 
     label: "fig-..."; Markdown text refers to it as [Figure 1](#fig-...), and the report sets the right number.
     caption: Markdown, maths in dollars allowed. folder: also write <label>.pdf and <label>.png there. vector: lines
-    stay lines in the report; False for pictures of many thousand points (a bitmap of 220 dots an inch). ValueError: label or
-    caption unfit. A label used twice stops the export, not this call: a cell may run again.
+    stay lines in the report; False for pictures of many thousand points (a bitmap of 220 dots an inch). ValueError:
+    label or caption unfit. A label used twice stops the export, not this call: a cell may run again.
     """
     _check(label, caption, "fig-")
     screen = _drawn(fig, "png", dpi=SCREEN_DPI if vector else PAGE_DPI)
@@ -56,8 +56,8 @@ def figure(fig, label, caption, folder=None, vector=True):
     if vector:
         data["image/svg+xml"] = _drawn(fig, "svg", metadata={"Date": None}).decode()
     if folder is not None:
-        _write(Path(folder) / f"{label}.pdf", _drawn(fig, "pdf", metadata={"CreationDate": None}))
-        _write(Path(folder) / f"{label}.png", _drawn(fig, "png", dpi=PAGE_DPI))
+        _write(folder, f"{label}.pdf", _drawn(fig, "pdf", metadata={"CreationDate": None}))
+        _write(folder, f"{label}.png", _drawn(fig, "png", dpi=PAGE_DPI))
     plt.close(fig)
     shown = {"image/png": {"width": _width_on_screen(screen, SCREEN_DPI if vector else PAGE_DPI)}}
     display(data, raw=True, metadata={**shown, "report": {"label": label, "caption": caption}})
@@ -77,7 +77,7 @@ def table(frame_or_styler, label, caption, folder=None):
     if folder is not None:
         frame = styler.data
         text = frame.to_csv(index=not frames.plain(frame.index), lineterminator="\n")
-        _write(Path(folder) / f"{label}.csv", text.encode())
+        _write(folder, f"{label}.csv", text.encode())
     _caption_for_the_lab(caption)
     data = {"text/html": css.inline(styler.to_html()), "text/plain": caption}
     display(data, raw=True, metadata={"report": {"label": label, "caption": caption}})
@@ -118,12 +118,6 @@ def _caption_for_the_lab(caption):
     display(Markdown(f"*{caption}*"), metadata={"report": {"skip": True}})
 
 
-def _write(path, data):
-    """Write bytes to `path`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        new.write_bytes(data)
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
+def _write(folder, name, data):
+    with replacing(Path(folder) / name) as temporary:
+        temporary.write_bytes(data)

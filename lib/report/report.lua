@@ -40,6 +40,8 @@ local function delimiters(m)
   return m
 end
 
+local function rule() return pandoc.RawBlock("typst", "#align(center, line(length: 50%, stroke: hair))") end
+
 -- Pictures named in Markdown cells ----------------------------------------------------------------------------------------
 
 local function picture(img)
@@ -388,6 +390,6 @@ local function anchor(s)                      -- <span id="ref-x"></span>
   if #s.content == 0 and s.identifier ~= "" then return pandoc.RawInline("typst", "#metadata(none)<" .. s.identifier .. ">") end
 end
 
-return { { RawBlock = html_block, RawInline = raw_inline }, { Math = delimiters, Image = picture }, { Div = captioned },
+return { { RawBlock = html_block, RawInline = raw_inline, HorizontalRule = rule }, { Math = delimiters, Image = picture }, { Div = captioned },
   { Table = tidy }, { Pandoc = document },
   { Header = see_header, Table = see, Figure = see, Span = see_span, Math = see_math }, { Link = refer, Span = anchor } }

@@ -10,6 +10,7 @@ import nbformat
 import pypandoc
 import typst
 
+from lib.files import replacing
 from lib.report import fonts, markdown
 
 HERE = Path(__file__).parent
@@ -36,13 +37,8 @@ def export(notebook_path, pdf_path):
     except nbformat.reader.NotJSONError:
         raise ValueError(f"{notebook_path}: not a notebook (its text is not JSON)") from None
     data = pdf(nb, name=notebook_path.stem, where=notebook_path.parent)
-    pdf_path.parent.mkdir(parents=True, exist_ok=True)
-    new = pdf_path.with_name(f".{pdf_path.name}.{os.getpid()}")
-    try:
-        new.write_bytes(data)
-        os.replace(new, pdf_path)
-    finally:
-        new.unlink(missing_ok=True)
+    with replacing(pdf_path) as temporary:
+        temporary.write_bytes(data)
     return pdf_path
 
 
