@@ -2,6 +2,7 @@
 
 import base64
 import re
+import textwrap
 from pathlib import Path
 
 from lib.report import css
@@ -15,7 +16,7 @@ HIDE_CELL = {"remove-cell", "papermill-error-cell-tag"}
 MIMES = ["text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/html", "text/latex", "text/plain"]
 SUFFIX = {"image/svg+xml": ".svg", "image/png": ".png", "image/jpeg": ".jpg"}
 LABEL = re.compile(r"(fig|tbl)-[A-Za-z0-9][\w-]*")
-COLUMNS = 106  # characters of printed text in a line of the page; Typst breaks code at spaces only
+COLUMNS = 120  # characters of printed text in a line of the page; Typst breaks code at spaces only
 
 
 def from_notebook(nb, folder):
@@ -51,8 +52,12 @@ def printed(text):
     """Printed text as a block: no terminal colours, overwritten lines gone, long lines cut."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r\n", "\n")
     lines = [line.rsplit("\r", 1)[-1] for line in text.rstrip().split("\n")]
-    pieces = [piece for line in lines for piece in re.findall(f".{{1,{COLUMNS}}}", line) or [""]]
+    pieces = [piece for line in lines for piece in _cut(line)]
     return fence("\n".join(pieces), "{.output}") if any(pieces) else ""
+
+
+def _cut(line):
+    return textwrap.wrap(line, COLUMNS, replace_whitespace=False, drop_whitespace=False, break_on_hyphens=False) or [""]
 
 
 def _tags(cell):
