@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -25,13 +26,19 @@ class WorkbenchEngine(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, *, env, log, start_timeout=120, **_):
-        client = PapermillNotebookClient(nb_man, startup_timeout=start_timeout, kernel_name=kernel_name, config=LOCAL)
-        with log.open("w", encoding="utf-8") as stream:
-            return client.execute(env=env, stderr=stream)
+        # the system's short temporary folder: a socket's path may have no more than about 100 characters
+        with tempfile.TemporaryDirectory(prefix="kernel-") as sockets, log.open("w", encoding="utf-8") as stream:
+            options = {"startup_timeout": start_timeout, "kernel_name": kernel_name, "config": _transport(sockets)}
+            return PapermillNotebookClient(nb_man, **options).execute(env=env, stderr=stream)
 
 
-# Unix sockets: other users of the machine cannot listen in, and no port can be taken twice.
-LOCAL = Config({} if sys.platform == "win32" else {"KernelManager": {"transport": "ipc"}})
+def _transport(folder: str) -> Config:
+    """Unix sockets in `folder`: other users cannot listen in, and no two kernels can be given one port."""
+    if sys.platform == "win32":
+        return Config()
+    return Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/socket"}})
+
+
 LOG = "kernel.log"
 
 
