@@ -175,3 +175,48 @@ def layer_densities(layers: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     table = first.join(kept[order])
     table.columns = ["shape", "weights", "MACs", *order]
     return table
+
+
+def common_compression(plan: pd.DataFrame) -> float:
+    """The highest compression that was planned for every task; ValueError where there is none."""
+    pruned = plan[plan["pruner"] != "dense"]
+    sets = [set(group["compression"]) for _, group in pruned.groupby("task")]
+    shared = set.intersection(*sets) if sets else set()
+    if not shared:
+        raise ValueError("the tasks of this study share no compression: give each at least one in common")
+    return max(shared)
+
+
+def swept_task(plan: pd.DataFrame) -> str:
+    """The task with the most compressions."""
+    return max(tasks(plan), key=lambda task: plan.loc[plan["task"] == task, "compression"].nunique())
+
+
+def at(plan: pd.DataFrame, task: str, compression: float) -> pd.DataFrame:
+    """The runs of one task at one compression, and its dense one."""
+    return plan[(plan["task"] == task) & ((plan["compression"] == compression) | (plan["pruner"] == "dense"))]
+
+
+def time_grid(timings: pd.DataFrame) -> pd.DataFrame:
+    """Median ± interquartile range (s) by compression and form, a column a method, the dense network's first."""
+    cells = timings["median_s"].map("{:.3f}".format) + " ± " + timings["spread_s"].map("{:.3f}".format)
+    pruned = timings["pruner"] != "dense"
+    table = timings.assign(cell=cells)[pruned].pivot(index=["compression", "form"], columns="method", values="cell")
+    table = table[[m for m in methods(timings) if m in table]].fillna("")
+    permanent = table.index.get_level_values("form") == "permanent"
+    if not pruned.all():
+        table.insert(0, DENSE, np.where(permanent, cells[~pruned].iloc[0], ""))
+    return table.rename_axis(columns=None)
+
+
+def panels(done: pd.DataFrame, plan: pd.DataFrame, timings: pd.DataFrame, task: str) -> list[tuple]:
+    """The three panels that `plots.against_compression` draws: accuracy, time (where it was measured), MACs."""
+    runs = done[done["task"] == task]
+    dense, pruned = runs[runs["pruner"] == "dense"], runs[runs["pruner"] != "dense"]
+    found = [(pruned, "top1_pct", "top-1 accuracy (%)", dense["top1_pct"].mean())]
+    if len(timings):
+        clock = timings[timings["form"] == "permanent"]
+        is_dense = clock["pruner"] == "dense"
+        found.append((clock[~is_dense], "median_s", "time of a pass (s)", clock.loc[is_dense, "median_s"].mean()))
+    millions = pruned.assign(macs=pruned["macs_kept"] / 1e6)
+    return [*found, (millions, "macs", "MACs of one image (million)", dense["macs_dense"].mean() / 1e6)]

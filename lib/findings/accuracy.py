@@ -136,6 +136,25 @@ def magnitude_costs(runs: pd.DataFrame, plan: pd.DataFrame, task: str) -> str | 
     )
 
 
+def by_compression(done: pd.DataFrame, plan: pd.DataFrame, task: str) -> list[str]:
+    """The winner at each compression of one task, and how far each method falls from the mildest to the hardest."""
+    runs = done[(done["task"] == task) & (done["pruner"] != "dense")]
+    table = runs.pivot_table(index="method", columns="compression", values="top1_pct")
+    said = []
+    for compression in table.columns:
+        column = table[compression].dropna()
+        if len(column) > 1:
+            said.append(f"{compression:g}: {column.idxmax()} ({column.max():.2f} %)")
+    parts = [f"The most accurate method at each compression of {task} is, {'; '.join(said)}."] if said else []
+    whole = table.dropna()
+    if len(whole) > 1 and whole.shape[1] > 1:
+        low, high = whole.columns.min(), whole.columns.max()
+        loss = (whole[low] - whole[high]).sort_values()
+        falls = ", ".join(f"{name} {-value:+.1f}" for name, value in loss.items())
+        parts.append(f"From compression {low:g} to {high:g} the accuracies change by {falls} points.")
+    return parts
+
+
 def collapses(done: pd.DataFrame) -> list[str]:
     """One sentence for each run that was left with empty layers."""
     said = []

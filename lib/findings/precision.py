@@ -8,8 +8,10 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a network (compression, precision): median epoch time and its spread, peak memory, last top-1.
 
     `rows` is the amp.csv of a run: a row an epoch. The first epoch of each network warms up and is not timed
-    when there are others.
+    when there are others. Nothing gives nothing.
     """
+    if rows.empty:
+        return rows
     rows = rows.assign(compression=(-np.log10(rows["density"])).round(3) + 0.0)
     timed = rows[rows["epoch"] > 1] if rows["epoch"].max() > 1 else rows
     keys = ["compression", "precision"]

@@ -126,12 +126,12 @@ def _progress(console: Console) -> Progress:
 
 
 def make_report(planned: dict, console: Console) -> int:
-    from lib.study.report import gaps, make_report
+    from lib.study.report import make_report
 
     pdf = make_report(planned)
-    missing = gaps(planned)
+    missing = state.gaps(planned)
     console.print(f"Report: {pdf}", soft_wrap=True)
-    for identifier, why in missing:
+    for identifier, why in missing.items():
         console.print(f"gap: {identifier}: {why}", style="yellow", markup=False, highlight=False)
     return int(bool(missing))
 

@@ -26,10 +26,3 @@ def make_report(planned: dict) -> Path:
         raise RuntimeError(f"the summary failed, see {executed}: {explain(error)}") from error
     export(executed, pdf)
     return pdf
-
-
-def gaps(planned: dict) -> list[tuple[str, str]]:
-    """(run id, why) of every planned run that is not done."""
-    why = {"failed": lambda run: state.reason(planned, run), "waiting": lambda run: "not executed yet"}
-    states = [(run, state.of(planned, run)) for run in planned["runs"]]
-    return [(run["id"], why[now](run)) for run, now in states if now != "done"]

@@ -54,6 +54,13 @@ def reason(planned: dict, run: dict) -> str:
     return read_json(folder(planned) / run["id"] / runs.ERROR)["error"]
 
 
+def gaps(planned: dict) -> dict[str, str]:
+    """Run id -> why, of every planned run that is not done."""
+    why = {"failed": lambda run: reason(planned, run), "waiting": lambda run: "not executed yet"}
+    states = [(run, of(planned, run)) for run in planned["runs"]]
+    return {run["id"]: why[now](run) for run, now in states if now != "done"}
+
+
 def check(planned: dict) -> None:
     """Refuse to mix: a finished run made with other parameters stops the study, and the difference is named."""
     for run in planned["runs"]:

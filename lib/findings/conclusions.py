@@ -1,0 +1,87 @@
+"""The report's first and last words, from the same numbers as everything between."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+
+from lib import catalog, tables
+
+
+def title(book: SimpleNamespace) -> str:
+    """Title block in Markdown: title, question, byline, abstract."""
+    found = sorted(set(book.planned["pruner"]) - {"dense"}, key=list(catalog.PRUNERS).index)
+    names = ", ".join(catalog.label(p) for p in found)
+    finished = f"{len(book.everything)} of {len(book.everything) + len(book.gaps)} runs"
+    byline = f"Study {book.study}, {finished}, {len(set(book.planned['seed']))} seed(s)"
+    best = " ".join(_best(book))
+    return (
+        f"# {book.title}\n\n*{_first_sentence(book.question)}*\n\n{byline}\n\n**Abstract.** {book.question} Compared are "
+        f"{names} on {' and '.join(tables.tasks(book.planned))}. {best}"
+    )
+
+
+def _first_sentence(text: str) -> str:
+    return text.split("? ")[0] + "?" if "? " in text else text
+
+
+def _best(book) -> list[str]:
+    said = []
+    for task in tables.tasks(book.done) if len(book.done) else []:
+        runs = book.done[(book.done["task"] == task) & (book.done["pruner"] != "dense")]
+        if runs.empty:
+            continue
+        hardest = runs["compression"].max()
+        means = runs[runs["compression"] == hardest].groupby("method")["top1_pct"].mean()
+        said.append(
+            f"At compression {hardest:g} the most accurate method on {task} is {means.idxmax()} "
+            f"({means.max():.1f} %), of {len(means)} compared."
+        )
+    return said
+
+
+def conclusions(book: SimpleNamespace, timings: pd.DataFrame, others: list[str]) -> str:
+    """A Markdown list: the best method by task and compression, robustness, cost; then the sentences of `others`."""
+    said = [*_best(book), *_robust(book), *_collapse(book), *_cost(timings), *others]
+    return "\n".join(f"- {sentence}" for sentence in said if sentence)
+
+
+def _robust(book) -> list[str]:
+    """The method that loses least from the mildest to the hardest compression, where both were run."""
+    said = []
+    for task in tables.tasks(book.done) if len(book.done) else []:
+        runs = book.done[(book.done["task"] == task) & (book.done["pruner"] != "dense")]
+        table = runs.pivot_table(index="method", columns="compression", values="top1_pct").dropna()
+        if table.shape[1] < 2 or len(table) < 2:
+            continue
+        low, high = table.columns.min(), table.columns.max()
+        loss = table[low] - table[high]
+        said.append(
+            f"From compression {low:g} to {high:g} on {task}, {loss.idxmin()} loses least ({loss.min():.1f} points) and "
+            f"{loss.idxmax()} most ({loss.max():.1f} points)."
+        )
+    return said
+
+
+def _collapse(book) -> list[str]:
+    empty = book.done[book.done["collapsed_layers"].fillna("") != ""] if len(book.done) else book.done
+    if empty.empty:
+        return ["No run was left with an empty layer."]
+    names = ", ".join(dict.fromkeys(empty["method"]))
+    return [
+        f"{len(empty)} of {len(book.done)} networks lost whole layers ({names}): a method can collapse at a density that leaves others intact."
+    ]
+
+
+def _cost(timings: pd.DataFrame) -> list[str]:
+    if timings.empty:
+        return []
+    permanent = timings[timings["form"] == "permanent"]
+    pruned, dense = permanent[permanent["pruner"] != "dense"], permanent[permanent["pruner"] == "dense"]
+    if pruned.empty or dense.empty:
+        return []
+    ratio = dense["median_s"].iloc[0] / pruned["median_s"].median()
+    saved = pruned["macs_dense"].median() / pruned["macs_kept"].median()
+    return [
+        f"Unstructured pruning removed {1 - 1 / saved:.0%} of the MACs (median over {len(pruned)} networks) and made "
+        f"inference {ratio:.2f} times as fast as the dense network: operations on paper are not seconds."
+    ]

@@ -1,0 +1,133 @@
+"""What was run, with what, where; and how much of the plan is there."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+
+from lib import catalog, tables
+
+
+def settings(book: SimpleNamespace) -> pd.DataFrame:
+    """Two columns, `setting` and `value`, in words: data, networks, training, seeds, software, hardware."""
+    rows = [*_data(book), *_networks(book), *_training(book), *_software(book), *_hardware(book)]
+    return pd.DataFrame(rows, columns=["setting", "value"])
+
+
+def _data(book) -> list:
+    rows = []
+    for name, facts in book.data.items():
+        altered = (facts.get("altered_train") or 0) + (facts.get("altered_test") or 0)
+        note = f" {altered} images differ from the original." if altered else ""
+        used = sorted(set(book.done.loc[book.done["data"] == name, "train_images"])) if len(book.done) else []
+        subset = [f"{n:,}" for n in used if n]
+        some = f" Some networks train on a class-balanced subset of {' or '.join(subset)} images." if subset else ""
+        # a run on a subset says so in `source`; here the whole set is meant
+        source = facts["source"].split(" A class-balanced")[0]
+        rows.append(
+            (
+                f"Data: {catalog.label(name)}",
+                f"{source}{note} Test images: {facts['test_images']:,}.{some} Fingerprint `{facts['fingerprint']}`.",
+            )
+        )
+    return rows
+
+
+def _networks(book) -> list:
+    rows = []
+    for task in tables.tasks(book.done) if len(book.done) else []:
+        one = book.done[book.done["task"] == task].iloc[0]
+        rows.append(
+            (
+                f"Network: {task}",
+                f"{one['weights']:,} prunable weights, {one['macs_dense']:,} multiply-accumulates (MACs) an image",
+            )
+        )
+    return rows
+
+
+def _training(book) -> list:
+    frame = book.planned
+    said = []
+    for name, unit in (("optimizer", ""), ("lr", ""), ("weight_decay", ""), ("batch", ""), ("precision", "")):
+        values = sorted(set(frame[name]))
+        said.append(
+            f"{name.replace('_', ' ')} {' or '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}{unit}"
+        )
+    seeds = ", ".join(str(s) for s in sorted(set(frame["seed"])))
+    return [
+        (
+            "Training",
+            ", ".join(said) + "; a new optimizer after pruning, no drops of the learning rate; the last epoch counts",
+        ),
+        ("Scoring", "10 training images a class, not augmented, evaluation mode, global ranking"),
+        ("Seeds", f"{seeds}: initial weights, order of the data, augmentation and random scores"),
+    ]
+
+
+def _software(book) -> list:
+    return [
+        ("Software", " or ".join(_distinct(book, lambda f: ", ".join(f"{k} {v}" for k, v in f["versions"].items())))),
+        ("Code", " or ".join(_distinct(book, _commit))),
+    ]
+
+
+def _commit(facts: dict) -> str:
+    git = facts["git"]
+    if git["commit"] is None:
+        return "not a git checkout"
+    return f"commit {git['commit']}" + (" with uncommitted changes" if git["dirty"] else "")
+
+
+def _hardware(book) -> list:
+    return [("Hardware", "; ".join(machines(book)))]
+
+
+def machines(book) -> list[str]:
+    """Each machine that runs of the study were made on, in words."""
+    return _distinct(book, _machine)
+
+
+def _machine(facts: dict) -> str:
+    hardware = facts["hardware"]
+    gpus = [f"{g['name']} ({g['memory_mib'] / 1024:.0f} GiB, driver {g['driver']})" for g in hardware["gpus"]]
+    return (
+        f"{', '.join(gpus) or 'no GPU'}; {hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']:.1f} GiB, "
+        f"{hardware['os']}"
+    )
+
+
+def _distinct(book, of) -> list[str]:
+    return list(dict.fromkeys(of(facts) for facts in book.facts.values()))
+
+
+def mixed_machines(book) -> str | None:
+    """A warning when the runs come from different machines."""
+    found = machines(book)
+    if len(found) < 2:
+        return None
+    return (
+        f"**The runs come from {len(found)} different machines** ({'; '.join(found)}). Accuracies may be compared, times "
+        "only within one run."
+    )
+
+
+def progress(book) -> str:
+    """How many of the planned runs are finished."""
+    total = len(book.gaps) + len(book.everything)
+    if not book.gaps:
+        return f"All {total} planned runs are finished."
+    return f"**{len(book.everything)} of {total} planned runs are finished;** the others are gaps, marked as missing."
+
+
+def gaps(book) -> pd.DataFrame:
+    """The missing runs and why."""
+    return pd.DataFrame(book.gaps.items(), columns=["run", "why it is missing"])
+
+
+def timing_conditions(row: pd.Series) -> str:
+    """How alone the timing run was."""
+    return (
+        f"When the timing run began, {row['neighbours']} other runs of the study were under way and "
+        f"{row['cpu_busy_pct']:.0f} % of the processor was busy; it computed with {row['threads']} "
+        f"thread{'s' if row['threads'] > 1 else ''} on {row['device']}."
+    )
