@@ -36,7 +36,7 @@ def setup():
         "axes.grid": True, "grid.color": "#e4e7ec", "grid.linewidth": 0.6, "axes.axisbelow": True,
         "axes.linewidth": 0.6,
         "xtick.major.width": 0.6, "ytick.major.width": 0.6, "lines.linewidth": 1.2, "lines.markersize": 4,
-        "figure.figsize": (TEXT_WIDTH, 0.42 * TEXT_WIDTH), "figure.constrained_layout.use": True,
+        "figure.figsize": (TEXT_WIDTH, 0.42 * TEXT_WIDTH),
         "savefig.bbox": "tight", "savefig.pad_inches": 0.02,
         "svg.hashsalt": "report",  # the same figure gives the same bytes
     })  # fmt: skip
