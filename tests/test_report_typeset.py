@@ -181,3 +181,16 @@ def test_export_writes_whole_files_and_names_what_is_wrong(tmp_path):
         typeset.export(source, target)
     with pytest.raises(FileNotFoundError):
         typeset.export(tmp_path / "none.ipynb", target)
+
+
+def test_floats_stay_in_their_section_and_the_layout_settles(caplog):
+    sections = [
+        cell
+        for number in range(4)
+        for cell in (
+            text(f"## Section {number}\n\n" + "Words and more words. " * 60),
+            code("", *[figure(f"fig-{number}-{place}") for place in range(5)]),
+        )
+    ]
+    assert typeset.pdf(notebook(*sections)).startswith(b"%PDF")
+    assert not caplog.records

@@ -187,7 +187,8 @@ local function break_lines(c, limit)          -- text of more than `limit` chara
     for k, x in ipairs(p.content) do
       local size = utf8.len(text(x)) or 0
       local after = p.content[k + 1] and utf8.len(text(p.content[k + 1])) or 0
-      if (x.t == "Space" or x.t == "SoftBreak") and used + after / 2 >= goal then
+      local bracket = after > 0 and text(p.content[k + 1]):match("^%(") and used > 0
+      if (x.t == "Space" or x.t == "SoftBreak") and (bracket or used + after / 2 >= goal) then
         out:insert(pandoc.LineBreak()); used = 0
       else
         out:insert(x); used = used + math.max(size, 1)
@@ -215,7 +216,7 @@ local function narrow(t, bodies, all)
   if total <= FULL then return end
   t.attributes["typst:inset"] = "(x: 0.4em, y: 0.42em)"
   local rows = t.head.rows
-  break_where(rows, function(c, _, j) return c.col_span == 1 and math.max(cells[j] or 0, 8) end)
+  break_where(rows, function(c, _, j) return c.col_span == 1 and math.max(cells[j] or 0, 10) end)
   t.head.rows = rows
   for i, b in ipairs(bodies) do
     local own_rows = b.body
