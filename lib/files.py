@@ -36,6 +36,9 @@ def write_json(path: str | Path, value: object) -> None:
 def read_json(path: str | Path) -> dict:
     """The object in `path`; a damaged file is a ValueError that names it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds {type(value).__name__}, not an object")
+        return value
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): delete its folder and run the study again") from None

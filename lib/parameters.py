@@ -10,7 +10,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
     ValidationError,
@@ -20,7 +19,7 @@ from pydantic import (
 from lib import catalog, paths
 
 Density = Annotated[float, Field(gt=0, le=1)]
-PositiveNumber = Annotated[float, Field(gt=0)]
+PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _known(kind: str):
@@ -44,7 +43,7 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     pre_epochs: NonNegativeInt = 0
     batch: PositiveInt = 256
     lr: PositiveNumber = 0.001
-    weight_decay: NonNegativeFloat = 0.0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     seed: NonNegativeInt = 0
     repeats: PositiveInt = 5
     train_images: NonNegativeInt = 0

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = ROOT / "notebooks"
-STUDIES = ROOT / "studies"
+NOTEBOOKS = Path(os.environ.get("WORKBENCH_NOTEBOOKS") or ROOT / "notebooks").absolute()
+STUDIES = Path(os.environ.get("WORKBENCH_STUDIES") or ROOT / "studies").absolute()
 RUNS = Path(os.environ.get("WORKBENCH_RUNS") or ROOT / "runs").absolute()
 FIGURES = Path(os.environ.get("WORKBENCH_FIGURES") or ROOT / "figures").absolute()
 
@@ -15,18 +15,17 @@ SCRATCH = "scratch"
 
 def notebook(name: str) -> Path:
     """The stored notebook `name`; ValueError lists the notebooks that exist."""
-    path = NOTEBOOKS / f"{name}.ipynb"
-    if not path.is_file():
-        raise ValueError(f"unknown notebook {name!r}: one of {', '.join(_stems(NOTEBOOKS, '*.ipynb'))}")
-    return path
+    # looked up, not joined: a name with a separator would lead out of the folder
+    if name not in (known := _stems(NOTEBOOKS, "*.ipynb")):
+        raise ValueError(f"unknown notebook {name!r}: one of {', '.join(known)}")
+    return NOTEBOOKS / f"{name}.ipynb"
 
 
 def study(name: str) -> Path:
     """The file of study `name`; ValueError lists the studies that exist."""
-    path = STUDIES / f"{name}.yaml"
-    if not path.is_file():
-        raise ValueError(f"unknown study {name!r}: one of {', '.join(_stems(STUDIES, '*.yaml'))}")
-    return path
+    if name not in (known := _stems(STUDIES, "*.yaml")):
+        raise ValueError(f"unknown study {name!r}: one of {', '.join(known)}")
+    return STUDIES / f"{name}.yaml"
 
 
 def _stems(folder: Path, pattern: str) -> list[str]:

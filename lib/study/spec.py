@@ -1,5 +1,6 @@
 """From a study file to the list of its runs, checked to the last name before anything is executed."""
 
+import math
 from fnmatch import fnmatch
 from itertools import product
 from typing import Any, Literal
@@ -122,12 +123,13 @@ def _link(name: str, values: dict, earlier: dict[str, dict]) -> tuple[dict, list
     """Fill `source` and `sources` (templates and patterns over earlier ids) in; return the ids they name."""
     values, ids = dict(values), []
     if values.get("source"):
-        identifier = str(values["source"]).format(**values)
+        identifier = _filled("source", values["source"], values)
         if identifier not in earlier:
             raise ValueError(f"source {identifier!r} is no earlier run: one of {_some(earlier)}")
         ids, values["source"] = [identifier], f"{name}/{identifier}"
     if "sources" in values:
-        patterns = [str(p).format(**values) for p in values["sources"]]
+        _check_list("sources", values["sources"])
+        patterns = [_filled("sources", pattern, values) for pattern in values["sources"]]
         for pattern in patterns:
             matched = [i for i in earlier if fnmatch(i, pattern) and i not in ids]
             if not matched:
@@ -135,6 +137,20 @@ def _link(name: str, values: dict, earlier: dict[str, dict]) -> tuple[dict, list
             ids += matched
         values["sources"] = [f"{name}/{i}" for i in ids]
     return values, ids
+
+
+def _filled(name: str, template: Any, values: dict) -> str:
+    """The template with `{seed}` and other parameters of the run in place."""
+    try:
+        return str(template).format(**values)
+    except (LookupError, ValueError, AttributeError):
+        known = ", ".join(f"{{{value}}}" for value in values)
+        raise ValueError(f"{name}: received {template!r}, its placeholders may be {known}") from None
+
+
+def _check_list(name: str, value: Any) -> None:
+    if not isinstance(value, list):
+        raise ValueError(f"{name}: received {value!r}, allowed is a list")
 
 
 def _some(earlier: dict[str, dict], most: int = 6) -> str:
@@ -151,6 +167,8 @@ def _as_density(values: dict) -> dict:
             continue
         written.append(name)
         target = "densities" if name in PLURAL else "density"
+        if name in PLURAL:
+            _check_list(name, value)
         given[target] = [_density(single, v) for v in value] if name in PLURAL else _density(single, value)
     if len(written) > 1:
         raise ValueError(f"{' and '.join(written)} both say how much is kept: give one of {', '.join(TO_DENSITY)}")
@@ -160,9 +178,10 @@ def _as_density(values: dict) -> dict:
 def _density(kind: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{kind}: received {value!r}, allowed is a number")
-    if kind == "ratio" and value == 0:
-        raise ValueError("ratio: received 0, allowed is 1 or more")
-    density = float(TO_DENSITY[kind](value))
+    try:
+        density = float(TO_DENSITY[kind](value))
+    except ArithmeticError:  # a ratio of 0, a compression of -1000
+        density = math.inf
     if not 0 < density <= 1:
         raise ValueError(f"{kind}: received {value!r}, which keeps {density:.6g}; allowed is a density in (0, 1]")
     return density

@@ -62,11 +62,15 @@ def gaps(planned: dict) -> dict[str, str]:
 
 
 def check(planned: dict) -> None:
-    """Refuse to mix: a finished run made with other parameters stops the study, and the difference is named."""
+    """Refuse to mix: a finished run made with other parameters stops the study, and the difference is named.
+
+    So does a damaged file of a finished run, which would otherwise surface hours later, in the report.
+    """
     for run in planned["runs"]:
         if of(planned, run) != "done":
             continue
-        made = read_json(folder(planned) / run["id"] / runs.RUN)["parameters"]
+        read_json(folder(planned) / run["id"] / runs.METRICS)
+        made = read_json(folder(planned) / run["id"] / runs.RUN).get("parameters", {})
         # through JSON, as the run wrote them
         wanted = json.loads(json.dumps(run["parameters"]))
         names = [n for n in {**wanted, **made} if made.get(n) != wanted.get(n)]
