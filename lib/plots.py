@@ -133,9 +133,7 @@ def densities(layers: pd.DataFrame, plan: pd.DataFrame) -> Figure:
         ax.plot(empty, np.full(len(empty), floor), "x", color=look["color"], ms=7, mew=2, clip_on=False, zorder=5)
     ax.set_yscale("log")
     ax.set_ylim(floor, 130)
-    ax.set_xticks(
-        range(len(table)), [n.removesuffix(".weight") for n in table.index], rotation=60, ha="right", fontsize=7
-    )
+    ax.set_xticks(range(len(table)), list(table.index), rotation=60, ha="right", fontsize=7)
     ax.set_ylabel("kept weights (%)")
     figure.legend(loc="outside upper center", ncols=min(7, len(chosen) or 1), fontsize=8)
     return figure
@@ -173,14 +171,17 @@ def histograms(rows: pd.DataFrame, columns: int = 4) -> Figure:
 def draw_histogram(ax, rows: pd.DataFrame) -> None:
     """Bars of one layer: removed weights above the kept ones, so that the outline is the unpruned layer."""
     width = rows["right"] - rows["left"]
-    ax.bar(rows["left"], rows["kept"], width, align="edge", color=KEPT, label="kept")
-    ax.bar(rows["left"], rows["removed"], width, rows["kept"], align="edge", color=REMOVED, label="removed")
+    bars = {"width": width, "align": "edge", "linewidth": 0}
+    ax.bar(rows["left"], rows["kept"], color=KEPT, label="kept", **bars)
+    ax.bar(rows["left"], rows["removed"], bottom=rows["kept"], color=REMOVED, label="removed", **bars)
     ax.grid(False)
 
 
 def layer_view(layers: pd.DataFrame, bars: pd.DataFrame, pruner: str) -> Figure:
     """Density of every layer (left), weights of one layer (right); `layers` are layer rows, `bars` histogram rows."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8), layout="constrained")
+    # fixed margins: the constrained layout would take longer than the drawing, while a slider moves
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9))
+    figure.subplots_adjust(left=0.14, right=0.99, bottom=0.16, top=0.92, wspace=0.25)
     left.barh(range(len(layers)), 100 * layers["density"], color=style(catalog.label(pruner))["color"])
     left.set_yticks(range(len(layers)), layers["layer"], fontsize=6)
     left.invert_yaxis()

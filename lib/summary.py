@@ -27,7 +27,7 @@ def load(study: str) -> SimpleNamespace:
         question=" ".join(plan["question"].split()),
         folder=paths.FIGURES / study,
         planned=tables.planned(plan),
-        done=tables.described(accuracy) if len(accuracy) else accuracy,
+        done=tables.described(accuracy),
         everything=everything,
         gaps=state.gaps(plan),
         histories=runs.table(study, accuracy["run"], "history"),

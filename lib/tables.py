@@ -53,7 +53,8 @@ def planned(plan: dict, notebook: str = "accuracy") -> pd.DataFrame:
 def described(frame: pd.DataFrame) -> pd.DataFrame:
     """Add `method`, `task` and `compression` (-log10 of the density, to three decimals) to a frame of runs."""
     if frame.empty:
-        return frame.assign(method=[], task=[], compression=[])
+        columns = ["run", "data", "model", "pruner", "density", "rounds", "seed", "method", "task", "compression"]
+        return frame.reindex(columns=list(dict.fromkeys([*frame.columns, *columns])))
     compression = -np.log10(frame["density"])
     return frame.assign(
         method=frame.apply(method, axis=1), task=frame.apply(task, axis=1), compression=compression.round(3) + 0.0
@@ -209,10 +210,12 @@ def time_grid(timings: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis(columns=None)
 
 
-def panels(done: pd.DataFrame, plan: pd.DataFrame, timings: pd.DataFrame, task: str) -> list[tuple]:
-    """The three panels that `plots.against_compression` draws: accuracy, time (where it was measured), MACs."""
+def panels(done: pd.DataFrame, timings: pd.DataFrame, task: str) -> list[tuple]:
+    """What `plots.against_compression` draws: accuracy, time (where it was measured), MACs; [] without a run."""
     runs = done[done["task"] == task]
     dense, pruned = runs[runs["pruner"] == "dense"], runs[runs["pruner"] != "dense"]
+    if pruned.empty:
+        return []
     found = [(pruned, "top1_pct", "top-1 accuracy (%)", dense["top1_pct"].mean())]
     if len(timings):
         clock = timings[timings["form"] == "permanent"]
@@ -220,3 +223,8 @@ def panels(done: pd.DataFrame, plan: pd.DataFrame, timings: pd.DataFrame, task: 
         found.append((clock[~is_dense], "median_s", "time of a pass (s)", clock.loc[is_dense, "median_s"].mean()))
     millions = pruned.assign(macs=pruned["macs_kept"] / 1e6)
     return [*found, (millions, "macs", "MACs of one image (million)", dense["macs_dense"].mean() / 1e6)]
+
+
+def panel_names(drawn: list[tuple]) -> str:
+    """The panels from left to right, in words."""
+    return ", ".join(unit for _, _, unit, _ in drawn)

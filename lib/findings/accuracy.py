@@ -1,6 +1,7 @@
 """Who is accurate, by how much, within what spread; which runs collapsed; whether the epochs sufficed."""
 
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -12,21 +13,20 @@ CLEAR = 2.0
 CHANCE_FACTOR = 1.5
 
 
-def at_compression(done: pd.DataFrame, plan: pd.DataFrame, compression: float, test_images: dict) -> list[str]:
-    """Sentences on the table of top-1 at one compression, task by task. `test_images`: images of each data set."""
-    said = []
-    for task in tables.tasks(plan):
-        runs = _with_seeds(done, plan, task, compression)
-        if runs.empty:
-            continue
-        images = test_images.get(runs["data"].iloc[0])
-        said += [
-            winner(runs, task, compression, images),
-            against_dense(runs, _dense(done, plan, task), task),
-            untrained(runs, task),
-            rounds_matter(runs, task, images),
-            magnitude_costs(runs, plan, task),
-        ]
+def at_compression(
+    done: pd.DataFrame, plan: pd.DataFrame, task: str, compression: float, images: int | None
+) -> list[str]:
+    """Sentences on the top-1 of one task at one compression; `images` is the size of its test set."""
+    runs = _with_seeds(done, plan, task, compression)
+    if runs.empty:
+        return []
+    said = [
+        winner(runs, task, compression, images),
+        against_dense(runs, _dense(done, plan, task)),
+        untrained(runs),
+        rounds_matter(runs, images),
+        magnitude_costs(runs, plan),
+    ]
     return [sentence for sentence in said if sentence]
 
 
@@ -59,11 +59,11 @@ def _difference(a: pd.Series, b: pd.Series, images: int | None) -> tuple[float, 
 
 
 def _verdict(difference: float, error: float, seeds: int) -> str:
-    basis = "over seeds" if seeds > 1 else "of the test set; one seed says nothing about other seeds"
     if math.isnan(error):
-        return "no uncertainty is known"
-    clear = "more" if abs(difference) > CLEAR * error else "not more"
-    return f"{clear} than {CLEAR:g} standard errors of {error:.2f} points {basis}"
+        return "with no known uncertainty"
+    clear = "beyond" if abs(difference) > CLEAR * error else "within"
+    basis = f"over {seeds} seeds" if seeds > 1 else "of the test set alone, since there is one seed"
+    return f"{clear} {CLEAR:g} standard errors of the difference ({error:.2f} points, {basis})"
 
 
 def winner(runs: pd.DataFrame, task: str, compression: float, images: int | None) -> str | None:
@@ -75,14 +75,14 @@ def winner(runs: pd.DataFrame, task: str, compression: float, images: int | None
     lead, error = _difference(first, second, images)
     seeds = min(len(first), len(second))
     return (
-        f"On {task} at compression {compression:g} ({100 * 10**-compression:.3g} % of the weights), **{means.index[0]}** "
-        f"is the most accurate with {means.iloc[0]:.2f} %, {lead:.2f} points ahead of {means.index[1]} "
+        f"On {task} at compression {compression:g} ({100 * 10**-compression:.3g} % of the weights), "
+        f"**{means.index[0]}** is the most accurate with {means.iloc[0]:.2f} %, {lead:.2f} points ahead of {means.index[1]} "
         f"({means.iloc[1]:.2f} %), {_verdict(lead, error, seeds)}; the last is {means.index[-1]} "
         f"with {means.iloc[-1]:.2f} %."
     )
 
 
-def against_dense(runs: pd.DataFrame, dense: pd.DataFrame, task: str) -> str | None:
+def against_dense(runs: pd.DataFrame, dense: pd.DataFrame) -> str | None:
     """How far the best pruned network is from the dense one."""
     if dense.empty:
         return None
@@ -92,7 +92,7 @@ def against_dense(runs: pd.DataFrame, dense: pd.DataFrame, task: str) -> str | N
     return f"The best pruned network is {side} the dense one ({dense['top1_pct'].mean():.2f} %)."
 
 
-def untrained(runs: pd.DataFrame, task: str) -> str | None:
+def untrained(runs: pd.DataFrame) -> str | None:
     """Methods that are no better than guessing one of ten classes."""
     chance = 10.0
     means = runs.groupby("method")["top1_pct"].mean()
@@ -103,7 +103,7 @@ def untrained(runs: pd.DataFrame, task: str) -> str | None:
     return f"Not better than guessing ({chance:g} %): {names}."
 
 
-def rounds_matter(runs: pd.DataFrame, task: str, images: int | None) -> str | None:
+def rounds_matter(runs: pd.DataFrame, images: int | None) -> str | None:
     """SynFlow with one round against SynFlow with many."""
     synflow = runs[runs["pruner"] == "synflow"]
     counts = sorted(synflow["rounds"].unique())
@@ -120,7 +120,7 @@ def rounds_matter(runs: pd.DataFrame, task: str, images: int | None) -> str | No
     )
 
 
-def magnitude_costs(runs: pd.DataFrame, plan: pd.DataFrame, task: str) -> str | None:
+def magnitude_costs(runs: pd.DataFrame, plan: pd.DataFrame) -> str | None:
     """Magnitude saw more training than the others: said wherever its accuracy stands beside theirs."""
     magnitude = runs[runs["pruner"] == "mag"]
     if magnitude.empty:
@@ -138,14 +138,16 @@ def magnitude_costs(runs: pd.DataFrame, plan: pd.DataFrame, task: str) -> str | 
 
 def by_compression(done: pd.DataFrame, plan: pd.DataFrame, task: str) -> list[str]:
     """The winner at each compression of one task, and how far each method falls from the mildest to the hardest."""
+    if done.empty:
+        return []
     runs = done[(done["task"] == task) & (done["pruner"] != "dense")]
     table = runs.pivot_table(index="method", columns="compression", values="top1_pct")
     said = []
     for compression in table.columns:
         column = table[compression].dropna()
         if len(column) > 1:
-            said.append(f"{compression:g}: {column.idxmax()} ({column.max():.2f} %)")
-    parts = [f"The most accurate method at each compression of {task} is, {'; '.join(said)}."] if said else []
+            said.append(f"{column.idxmax()} at {compression:g} ({column.max():.2f} %)")
+    parts = [f"The most accurate method of {task} by compression: {', '.join(said)}."] if said else []
     whole = table.dropna()
     if len(whole) > 1 and whole.shape[1] > 1:
         low, high = whole.columns.min(), whole.columns.max()
@@ -155,10 +157,10 @@ def by_compression(done: pd.DataFrame, plan: pd.DataFrame, task: str) -> list[st
     return parts
 
 
-def collapses(done: pd.DataFrame) -> list[str]:
-    """One sentence for each run that was left with empty layers."""
+def collapses(done: pd.DataFrame, compressions: Iterable[float]) -> list[str]:
+    """One sentence for each run at these compressions that was left with empty layers."""
     said = []
-    for _, run in done.iterrows():
+    for _, run in done[done["compression"].isin(list(compressions))].iterrows():
         names = (run.get("collapsed_layers") or "").split() if isinstance(run.get("collapsed_layers"), str) else []
         if not names:
             continue

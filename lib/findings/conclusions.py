@@ -11,17 +11,20 @@ def title(book: SimpleNamespace) -> str:
     """Title block in Markdown: title, question, byline, abstract."""
     found = sorted(set(book.planned["pruner"]) - {"dense"}, key=list(catalog.PRUNERS).index)
     names = ", ".join(catalog.label(p) for p in found)
-    finished = f"{len(book.everything)} of {len(book.everything) + len(book.gaps)} runs"
-    byline = f"Study {book.study}, {finished}, {len(set(book.planned['seed']))} seed(s)"
-    best = " ".join(_best(book))
-    return (
-        f"# {book.title}\n\n*{_first_sentence(book.question)}*\n\n{byline}\n\n**Abstract.** {book.question} Compared are "
-        f"{names} on {' and '.join(tables.tasks(book.planned))}. {best}"
+    seeds = len(set(book.planned["seed"]))
+    byline = (
+        f"Study {book.study}, {len(book.everything)} of {len(book.everything) + len(book.gaps)} runs finished, "
+        f"{seeds} seed{'s' if seeds > 1 else ''} a configuration"
     )
+    question, rest = _split(book.question)
+    said = [rest, f"Compared are {names} on {' and '.join(tables.tasks(book.planned))}.", *_best(book), *_robust(book)]
+    return f"# {book.title}\n\n*{question}*\n\n{byline}\n\n**Abstract.** {' '.join(s for s in said if s)}"
 
 
-def _first_sentence(text: str) -> str:
-    return text.split("? ")[0] + "?" if "? " in text else text
+def _split(text: str) -> tuple[str, str]:
+    """The sentences up to the last question mark, and what follows."""
+    at = text.rfind("?") + 1 or len(text)
+    return text[:at], text[at:].strip()
 
 
 def _best(book) -> list[str]:
@@ -56,8 +59,8 @@ def _robust(book) -> list[str]:
         low, high = table.columns.min(), table.columns.max()
         loss = table[low] - table[high]
         said.append(
-            f"From compression {low:g} to {high:g} on {task}, {loss.idxmin()} loses least ({loss.min():.1f} points) and "
-            f"{loss.idxmax()} most ({loss.max():.1f} points)."
+            f"From compression {low:g} to {high:g} on {task}, {loss.idxmin()} loses least ({loss.min():.1f} points) "
+            f"and {loss.idxmax()} most ({loss.max():.1f} points)."
         )
     return said
 
@@ -68,7 +71,8 @@ def _collapse(book) -> list[str]:
         return ["No run was left with an empty layer."]
     names = ", ".join(dict.fromkeys(empty["method"]))
     return [
-        f"{len(empty)} of {len(book.done)} networks lost whole layers ({names}): a method can collapse at a density that leaves others intact."
+        f"{len(empty)} of {len(book.done)} networks lost whole layers ({names}): "
+        "a method can collapse at a density that leaves others intact."
     ]
 
 

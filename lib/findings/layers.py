@@ -50,6 +50,6 @@ def kept_are_large(histograms: pd.DataFrame) -> str | None:
         return None
     larger = int((ratio > 1).sum())
     return (
-        f"In {larger} of {len(ratio)} layers the kept weights are larger in magnitude than the removed ones, on average "
-        f"{ratio.mean():.2f} times."
+        f"In {larger} of {len(ratio)} layers the kept weights are larger in magnitude than the removed ones, on "
+        f"average {ratio.mean():.2f} times."
     )

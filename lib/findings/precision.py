@@ -35,8 +35,8 @@ def sentences(table: pd.DataFrame, memory_of: str) -> list[str]:
     speed = "faster" if time.median() > 1 else "slower"
     factor = time.median() if time.median() > 1 else 1 / time.median()
     said = [
-        f"Mixed precision makes a training epoch {factor:.2f} times {speed} (median over {len(time)} compressions, from "
-        f"{time.min():.2f} to {time.max():.2f}; {n} timed epoch{'s' if n > 1 else ''} each).",
+        f"Mixed precision makes a training epoch {factor:.2f} times {speed} (median over {len(time)} compressions, "
+        f"from {time.min():.2f} to {time.max():.2f}; {n} timed epoch{'s' if n > 1 else ''} each).",
         f"Peak memory of the {memory_of} is {memory.median():.2f} times that of float32 "
         f"(from {memory.min():.2f} to {memory.max():.2f}).",
         f"Top-1 accuracy differs by {accuracy.min():+.2f} to {accuracy.max():+.2f} points.",

@@ -26,7 +26,7 @@ def _data(book) -> list:
         rows.append(
             (
                 f"Data: {catalog.label(name)}",
-                f"{source}{note} Test images: {facts['test_images']:,}.{some} Fingerprint `{facts['fingerprint']}`.",
+                f"{source}{note} Test images: {facts['test_images']:,}.{some} Fingerprint {facts['fingerprint']}.",
             )
         )
     return rows
@@ -39,7 +39,8 @@ def _networks(book) -> list:
         rows.append(
             (
                 f"Network: {task}",
-                f"{one['weights']:,} prunable weights, {one['macs_dense']:,} multiply-accumulates (MACs) an image",
+                f"{one['weights']:,.0f} prunable weights, {one['macs_dense']:,.0f} multiply-accumulates (MACs) "
+                "an image",
             )
         )
     return rows
@@ -47,12 +48,8 @@ def _networks(book) -> list:
 
 def _training(book) -> list:
     frame = book.planned
-    said = []
-    for name, unit in (("optimizer", ""), ("lr", ""), ("weight_decay", ""), ("batch", ""), ("precision", "")):
-        values = sorted(set(frame[name]))
-        said.append(
-            f"{name.replace('_', ' ')} {' or '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}{unit}"
-        )
+    names = ("optimizer", "lr", "weight_decay", "batch", "precision")
+    said = [f"{name.replace('_', ' ')} {' or '.join(_values(frame[name]))}" for name in names]
     seeds = ", ".join(str(s) for s in sorted(set(frame["seed"])))
     return [
         (
@@ -64,11 +61,20 @@ def _training(book) -> list:
     ]
 
 
+def _values(column: pd.Series) -> list[str]:
+    return [f"{value:g}" if isinstance(value, float) else str(value) for value in sorted(set(column))]
+
+
 def _software(book) -> list:
     return [
         ("Software", " or ".join(_distinct(book, lambda f: ", ".join(f"{k} {v}" for k, v in f["versions"].items())))),
-        ("Code", " or ".join(_distinct(book, _commit))),
+        ("Code", _commits(book)),
     ]
+
+
+def _commits(book) -> str:
+    found = _distinct(book, _commit)
+    return found[0] if len(found) == 1 else f"{len(found)} states, from {found[0]} to {found[-1]}"
 
 
 def _commit(facts: dict) -> str:
@@ -91,8 +97,8 @@ def _machine(facts: dict) -> str:
     hardware = facts["hardware"]
     gpus = [f"{g['name']} ({g['memory_mib'] / 1024:.0f} GiB, driver {g['driver']})" for g in hardware["gpus"]]
     return (
-        f"{', '.join(gpus) or 'no GPU'}; {hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']:.1f} GiB, "
-        f"{hardware['os']}"
+        f"{', '.join(gpus) or 'no GPU'}; {hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']:.1f} "
+        f"GiB, {hardware['os']}"
     )
 
 
@@ -106,8 +112,8 @@ def mixed_machines(book) -> str | None:
     if len(found) < 2:
         return None
     return (
-        f"**The runs come from {len(found)} different machines** ({'; '.join(found)}). Accuracies may be compared, times "
-        "only within one run."
+        f"**The runs come from {len(found)} different machines** ({'; '.join(found)}). Accuracies may be compared, "
+        "times only within one run."
     )
 
 
@@ -127,7 +133,7 @@ def gaps(book) -> pd.DataFrame:
 def timing_conditions(row: pd.Series) -> str:
     """How alone the timing run was."""
     return (
-        f"When the timing run began, {row['neighbours']} other runs of the study were under way and "
+        f"When the timing run began, {row['neighbours'] or 'no'} other runs of the study were under way and "
         f"{row['cpu_busy_pct']:.0f} % of the processor was busy; it computed with {row['threads']} "
         f"thread{'s' if row['threads'] > 1 else ''} on {row['device']}."
     )

@@ -1,11 +1,13 @@
 """A DataFrame as the report shows it when its author gives no Styler of their own."""
 
 import math
+import re
 
 import pandas as pd
 
 MISSING = "–"
 DIGITS = 4  # significant digits of a column's largest number
+UNITS = {"us": "µs", "ms": "ms", "s": "s", "pct": "%", "mib": "MiB", "gib": "GiB"}
 GROUPED = 10_000  # thousands are set apart in a table that holds a number as large
 
 
@@ -72,4 +74,12 @@ def label(value):
     """A row's or column's name: floats without trailing zeros, missing ones empty."""
     if isinstance(value, float):
         return "" if math.isnan(value) else format(value, "g").replace("-", "−")
-    return value
+    return heading(value) if isinstance(value, str) else value
+
+
+def heading(name):
+    """A column's name in print: `duration_ms` is "duration (ms)", `weight_shape` is "weight shape"."""
+    stem, _, last = name.rpartition("_")
+    if stem and last in UNITS:
+        name = f"{stem} ({UNITS[last]})"
+    return name.replace("_", " ") if re.fullmatch(r"[a-z][a-z0-9_]*( \(.*\))?", name) else name
