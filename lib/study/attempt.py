@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 
@@ -68,11 +69,12 @@ def execute_notebook(source: Path, target: Path, parameters: dict, threads: int 
     )
 
 
-def attempt(planned: dict, run: dict, threads: int, neighbours: int) -> str | None:
+def attempt(planned: dict, run: dict, threads: int, neighbours: int, stopping: threading.Event) -> str | None:
     """Execute `run` of the plan; None when it is published as done, else its error in one line.
 
     Everything is written into a folder of this attempt, which takes the run's place by one rename: whatever
-    dies, a run is never half there. A failed attempt is published too, with its notebook and `error.json`.
+    dies, a run is never half there. A failed attempt is published too, with its notebook and `error.json`, unless
+    it failed because the study is `stopping`.
     """
     study = state.folder(planned)
     work = study / state.ATTEMPTS / f"{run['id']}.{os.getpid()}"
@@ -91,6 +93,8 @@ def attempt(planned: dict, run: dict, threads: int, neighbours: int) -> str | No
             error = f"notebook {run['notebook']} ended without runs.finish"
     except Exception as caught:  # whatever it was, the other runs go on, and the report names it
         error = explain(caught)
+    if error and stopping.is_set():
+        return error
     try:
         if error:
             (work / runs.METRICS).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -40,6 +41,7 @@ def run_study(
         waiting = [run for run in planned["runs"] if state.of(planned, run) != "done"]
         errors: dict[str, str] = {}
         running: dict[Future, dict] = {}
+        stopping = threading.Event()
         pool = ThreadPoolExecutor(jobs)
         try:
             while waiting or running:
@@ -48,7 +50,8 @@ def run_study(
                 for run in _startable(waiting, list(running.values()), jobs):
                     waiting.remove(run)
                     on_start(run)
-                    running[pool.submit(attempt, planned, run, _threads(run, jobs), len(running))] = run
+                    share = (_threads(run, jobs), len(running), stopping)
+                    running[pool.submit(attempt, planned, run, *share)] = run
                 ended, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
                 for future in ended:
                     run = running.pop(future)
@@ -56,7 +59,9 @@ def run_study(
                         errors[run["id"]] = error
                     on_end(run, errors.get(run["id"]))
         finally:
-            if running:
+            stopping.set()
+            # again and again: a kernel may be about to start
+            while wait(running, timeout=0.2).not_done:
                 stop_kernels()
             pool.shutdown(wait=True, cancel_futures=True)
             state.clear_attempts(planned)
