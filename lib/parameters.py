@@ -2,6 +2,7 @@
 
 import ast
 import json
+from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -89,7 +90,7 @@ def resolve(notebook: str, given: dict[str, Any]) -> dict[str, Any]:
     for name in given:
         if name not in known:
             raise ValueError(f"notebook {notebook} has no parameter {name!r}: one of {', '.join(known)}")
-    values = {name: given.get(name, entry["default"]) for name, entry in known.items()}
+    values = {name: given.get(name, deepcopy(entry["default"])) for name, entry in known.items()}
     for name, value in given.items():
         _check_type(notebook, name, value, known[name]["default"])
     try:

@@ -1,0 +1,54 @@
+"""Files appear whole or not at all."""
+
+import json
+import math
+
+import pytest
+
+from lib import files
+
+
+def test_an_error_leaves_the_old_file_and_no_rest(tmp_path):
+    path = tmp_path / "deep" / "a.csv"
+    files.write_text(path, "old")
+    with pytest.raises(RuntimeError), files.replacing(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        assert temporary.suffix == ".csv"
+        assert temporary.parent == path.parent
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_replaced_in_one_go(tmp_path):
+    path = tmp_path / "a"
+    files.write_text(path, "old")
+    before = path.stat().st_ino
+    files.write_text(path, "new µ")
+    assert path.read_text(encoding="utf-8") == "new µ"
+    assert path.stat().st_ino != before  # another file took the name
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {"a": [-math.inf]}])
+def test_json_refuses_what_other_languages_cannot_read(tmp_path, value):
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(tmp_path / "a.json", value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_round_trip(tmp_path):
+    value = {"a": 1, "b": [0.1, None, True], "c": {"d": "µ"}}
+    files.write_json(tmp_path / "a.json", value)
+    assert files.read_json(tmp_path / "a.json") == value == json.loads((tmp_path / "a.json").read_text())
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": 1', b"[1]", b"null", b"\xff\xfe{}", b"\0" * 40])
+def test_damaged_json_is_named(tmp_path, content):
+    path = tmp_path / "metrics.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged") as caught:
+        files.read_json(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,77 @@
+"""The parameters cell as an interface: read, completed, checked."""
+
+from pathlib import Path
+
+import pytest
+from stub_study import write_notebook
+
+from lib import parameters, paths
+
+NOTEBOOKS = sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
+
+
+@pytest.fixture
+def declare(tmp_path):
+    numbers = iter(range(100))
+
+    def declared(cell: str) -> dict:
+        name = f"n{next(numbers)}"
+        write_notebook(tmp_path, name, (cell,))
+        return parameters.declared(tmp_path / f"{name}.ipynb")
+
+    return declared
+
+
+def test_names_defaults_and_help_in_order(declare):
+    found = declare('a = 1  # whole\nb = "x # y"  # text\nc = [0.1,\n 2.0]  # list, over two lines')
+    assert found == {
+        "a": {"default": 1, "help": "whole"},
+        "b": {"default": "x # y", "help": "text"} | {"help": found["b"]["help"]},
+        "c": {"default": [0.1, 2.0], "help": "list, over two lines"},
+    }
+    assert list(found) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("a = 1", "a needs a comment"),
+        ("a = 1  # so a = 1", "a needs a comment without an equals sign"),
+        ("import os  # no", "holds 'import os  # no', not name = value"),
+        ("a: int = 1  # typed", "not name = value"),
+        ("a.b = 1  # part", "not name = value"),
+    ],
+)
+def test_lines_that_papermill_would_skip(declare, cell, message):
+    with pytest.raises(ValueError, match=r"n0\.ipynb") as caught:
+        declare(cell)
+    assert message in str(caught.value)
+
+
+def test_no_parameters_cell(tmp_path):
+    (tmp_path / "n.ipynb").write_text('{"cells": [{"cell_type": "markdown", "metadata": {}, "source": []}]}')
+    with pytest.raises(ValueError, match="has no cell tagged 'parameters'"):
+        parameters.declared(Path(tmp_path / "n.ipynb"))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_stored_notebooks_accept_their_defaults(name):
+    defaults = {key: entry["default"] for key, entry in parameters.declared(name).items()}
+    assert parameters.resolve(name, {}) == defaults == parameters.resolve(name, defaults)
+
+
+def test_given_values_replace_defaults_and_keep_their_type():
+    found = parameters.resolve("accuracy", {"lr": 1, "epochs": 3, "density": 1})
+    assert (found["lr"], type(found["lr"]), found["epochs"], found["density"]) == (1.0, float, 3, 1.0)
+    assert list(found) == list(parameters.declared("accuracy"))
+
+
+def test_defaults_are_not_shared():
+    parameters.resolve("timing", {})["sources"].append("spoiled")
+    assert parameters.resolve("timing", {})["sources"] == []
+
+
+def test_error_counts_the_others():
+    with pytest.raises(ValueError, match=r"\(and 2 more\)$") as caught:
+        parameters.resolve("accuracy", {"pruner": "x", "epochs": 0, "batch": -1})
+    assert "\n" not in str(caught.value)
