@@ -13,6 +13,7 @@ from traitlets.config import Config
 from lib import paths, runs
 from lib.files import write_json
 from lib.study import state
+from lib.study.nursery import Nursery, NurseryProvisioner
 
 with warnings.catch_warnings():
     # papermill 2.7 uses names that its dependencies have deprecated
@@ -26,11 +27,16 @@ class WorkbenchEngine(NBClientEngine):
     """Papermill's own engine, with an environment and a log file (`kernel.log`) for the kernel."""
 
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, *, env, log, start_timeout=120, **_):
+    def execute_managed_notebook(cls, nb_man, kernel_name, *, env, log, nursery, start_timeout=120, **_):
         # the system's short temporary folder: a socket's path may have no more than about 100 characters
         with tempfile.TemporaryDirectory(prefix="kernel-") as sockets, log.open("w", encoding="utf-8") as stream:
             options = {"startup_timeout": start_timeout, "kernel_name": kernel_name, "config": _transport(sockets)}
-            return PapermillNotebookClient(nb_man, **options).execute(env=env, stderr=stream)
+            client = PapermillNotebookClient(nb_man, **options)
+            if nursery:
+                manager = client.create_kernel_manager()
+                provisioner = {"kernel_spec": manager.kernel_spec, "parent": manager, "nursery": nursery}
+                manager.provisioner = NurseryProvisioner(**provisioner)
+            return client.execute(env=env, stderr=stream)
 
 
 def _transport(folder: str) -> Config:
@@ -46,12 +52,14 @@ LOG = "kernel.log"
 papermill_engines.register("workbench", WorkbenchEngine)
 
 
-def execute_notebook(source: Path, target: Path, parameters: dict, threads: int | None = None, **env: str) -> None:
+def execute_notebook(
+    source: Path, target: Path, parameters: dict, threads: int | None = None, nursery: Nursery | None = None, **env: str
+) -> None:
     """Run `source` into `target`, every cell from the top in a fresh kernel with the repository as working directory.
 
-    `threads` limits the cores of the kernel; `env` adds environment variables. The first error in a cell ends
-    it with papermill's exception, and `target` holds the cells up to there. What the kernel itself says, outside the
-    notebook, is in kernel.log beside `target`.
+    `threads` limits the cores of the kernel, `nursery` forks it where that is possible, and `env` adds environment
+    variables. The first error in a cell ends it with papermill's exception, and `target` holds the cells up to
+    there. What the kernel itself says, outside the notebook, is in kernel.log beside `target`.
     """
     environment = {**os.environ, **env}
     if threads:
@@ -66,10 +74,18 @@ def execute_notebook(source: Path, target: Path, parameters: dict, threads: int 
         progress_bar=False,
         env=environment,
         log=target.with_name(LOG),
+        nursery=nursery,
     )
 
 
-def attempt(planned: dict, run: dict, threads: int, neighbours: int, stopping: threading.Event) -> str | None:
+def attempt(
+    planned: dict,
+    run: dict,
+    threads: int,
+    neighbours: int,
+    stopping: threading.Event,
+    nursery: Nursery | None = None,
+) -> str | None:
     """Execute `run` of the plan; None when it is published as done, else its error in one line.
 
     Everything is written into a folder of this attempt, which takes the run's place by one rename: whatever
@@ -87,6 +103,7 @@ def attempt(planned: dict, run: dict, threads: int, neighbours: int, stopping: t
             work / runs.NOTEBOOK,
             {**run["parameters"], "run_dir": _relative(work)},
             threads,
+            nursery,
             WORKBENCH_NEIGHBOURS=str(neighbours),
         )
         if not (work / runs.METRICS).is_file():

@@ -12,8 +12,10 @@ from filelock import FileLock, Timeout
 
 from lib.study import state
 from lib.study.attempt import attempt
+from lib.study.nursery import Nursery
 
 LOCK = ".lock"
+FORK_FROM = 3  # runs; for fewer, ordinary kernels on both cores have started before the nursery is ready
 
 
 def default_jobs() -> int:
@@ -42,6 +44,7 @@ def run_study(
         errors: dict[str, str] = {}
         running: dict[Future, dict] = {}
         stopping = threading.Event()
+        nursery = Nursery() if len(waiting) >= FORK_FROM else None
         pool = ThreadPoolExecutor(jobs)
         try:
             while waiting or running:
@@ -50,7 +53,7 @@ def run_study(
                 for run in _startable(waiting, list(running.values()), jobs):
                     waiting.remove(run)
                     on_start(run)
-                    share = (_threads(run, jobs), len(running), stopping)
+                    share = (_threads(run, jobs), len(running), stopping, nursery)
                     running[pool.submit(attempt, planned, run, *share)] = run
                 ended, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
                 for future in ended:
@@ -60,6 +63,8 @@ def run_study(
                     on_end(run, errors.get(run["id"]))
         finally:
             stopping.set()
+            if nursery:
+                nursery.close()
             # again and again: a kernel may be about to start
             while wait(running, timeout=0.2).not_done:
                 stop_kernels()
