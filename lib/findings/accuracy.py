@@ -76,8 +76,8 @@ def winner(runs: pd.DataFrame, task: str, compression: float, images: int | None
     seeds = min(len(first), len(second))
     return (
         f"On {task} at compression {compression:g} ({100 * 10**-compression:.3g} % of the weights), "
-        f"**{means.index[0]}** is the most accurate with {means.iloc[0]:.2f} %, {lead:.2f} points ahead of {means.index[1]} "
-        f"({means.iloc[1]:.2f} %), {_verdict(lead, error, seeds)}; the last is {means.index[-1]} "
+        f"**{means.index[0]}** is the most accurate with {means.iloc[0]:.2f} %, {lead:.2f} points ahead of "
+        f"{means.index[1]} ({means.iloc[1]:.2f} %), {_verdict(lead, error, seeds)}; the last is {means.index[-1]} "
         f"with {means.iloc[-1]:.2f} %."
     )
 
