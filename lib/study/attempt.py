@@ -103,7 +103,7 @@ def attempt(
             work / runs.NOTEBOOK,
             {**run["parameters"], "run_dir": _relative(work)},
             threads,
-            nursery,
+            nursery=nursery,
             WORKBENCH_NEIGHBOURS=str(neighbours),
         )
         if not (work / runs.METRICS).is_file():

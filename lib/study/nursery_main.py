@@ -105,7 +105,10 @@ def kernel(nursery: int, argv: list[str], env: dict[str, str], cwd: str, log: st
         torch.set_num_threads(int(env["OMP_NUM_THREADS"]))  # OpenMP read the nursery's when it was loaded
     # ipykernel took its parent from the environment when it was imported
     sys.argv = ["ipykernel_launcher", *argv, f"--IPKernelApp.parent_handle={nursery}"]
-    importlib.import_module("ipykernel.kernelapp").launch_new_instance()
+    try:
+        importlib.import_module("ipykernel.kernelapp").launch_new_instance()
+    finally:
+        gc.unfreeze()  # libraries complain at the end about objects that have not been collected
 
 
 def _redirect(source: int, target: int) -> None:
