@@ -59,7 +59,7 @@ class Bench:
         self.notebooks = notebooks or root / "notebooks"
         self.log, self.go = root / "log", root / "go"
         self.started: list[subprocess.Popen] = []
-        self.studies.mkdir(parents=True)
+        self.studies.mkdir(parents=True, exist_ok=True)
         if notebooks is None:
             write_notebook(self.notebooks, "stub", STUB)
 
@@ -126,14 +126,13 @@ def until(condition, seconds: float = PATIENCE_S):
 
 
 def kernels(process: subprocess.Popen) -> list[psutil.Process]:
-    """The kernels below a driver."""
+    """The kernels below a driver: started by itself, or forked from its nursery."""
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
-        try:
-            if "ipykernel_launcher" in " ".join(child.cmdline()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            forked = "lib.study.nursery_main" in child.cmdline() and child.ppid() != process.pid
+            if forked or "ipykernel_launcher" in child.cmdline():
                 found.append(child)
-        except psutil.NoSuchProcess:
-            continue
     return found
 
 
