@@ -25,9 +25,9 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 def sentences(table: pd.DataFrame, memory_of: str) -> list[str]:
     """Ratios of mixed precision to float32 in time and memory, and the difference in accuracy."""
-    by = table.pivot(index="compression", columns="precision")
-    if not {"float32", "amp"} <= set(table["precision"]):
+    if table.empty or not {"float32", "amp"} <= set(table["precision"]):
         return []
+    by = table.pivot(index="compression", columns="precision")
     time = by["epoch_s"]["float32"] / by["epoch_s"]["amp"]
     memory = by["peak_memory_mib"]["amp"] / by["peak_memory_mib"]["float32"]
     accuracy = by["top1_pct"]["amp"] - by["top1_pct"]["float32"]
