@@ -54,6 +54,13 @@ def log(folder: Path) -> str:
     return (folder / "kernel.log").read_text()
 
 
+def until(path: Path, patience_s: float = 60) -> None:
+    deadline = time.monotonic() + patience_s
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.05)
+
+
 def accuracy(folder: Path, nursery: Nursery | None) -> dict:
     folder.mkdir()
     settings = {"data": "digits", "model": "fc", "pruner": "snip", "epochs": 1, "train_images": 200}
@@ -179,14 +186,14 @@ def test_close_ends_kernels_and_whoever_waits(tmp_path):
 
     def run() -> None:
         try:
-            execute(tmp_path, "import time; time.sleep(60)", nursery)
+            execute(tmp_path, f"open({str(tmp_path / 'started')!r}, 'w'); import time; time.sleep(60)", nursery)
         except Exception as error:
             failed.append(error)
 
     nursery = Nursery(SMALL)
     thread = threading.Thread(target=run)
     thread.start()
-    time.sleep(2)
+    until(tmp_path / "started")
     family = psutil.Process(nursery.process.pid).children()
     nursery.close()
     thread.join(15)
@@ -207,11 +214,7 @@ execute(Path({str(tmp_path)!r}), code, Nursery(SMALL))
 """
     driver = subprocess.Popen([sys.executable, "-c", script])
     try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "started").exists():
-            assert time.monotonic() < deadline
-            assert driver.poll() is None
-            time.sleep(0.1)
+        until(tmp_path / "started")
         family = psutil.Process(driver.pid).children(recursive=True)
     finally:
         driver.kill()
