@@ -217,7 +217,7 @@ def timing_bars(table: pd.DataFrame) -> Figure:
 def precision_bars(table: pd.DataFrame) -> Figure:
     """Training time of an epoch and peak memory with and without mixed precision, by compression.
 
-    `table` has a row a network: `compression`, `precision`, `epoch_s`, `epoch_s_sd`, `peak_memory_mib`.
+    `table` has a row a network: `compression`, `precision`, `epoch_s`, `epoch_sd_s`, `peak_memory_mib`.
     """
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.3), layout="constrained")
     looks = {"float32": ("#555555", -0.2), "amp": ("#009E73", 0.2)}
@@ -225,7 +225,7 @@ def precision_bars(table: pd.DataFrame) -> Figure:
     for precision, (colour, shift) in looks.items():
         part = table[table["precision"] == precision]
         x = part["compression"].map(positions) + shift
-        axes[0].bar(x, part["epoch_s"], 0.38, yerr=part["epoch_s_sd"], color=colour, capsize=2)
+        axes[0].bar(x, part["epoch_s"], 0.38, yerr=part["epoch_sd_s"], color=colour, capsize=2)
         axes[1].bar(x, part["peak_memory_mib"], 0.38, color=colour, label=precision)
     for ax, unit in zip(axes, ("training time of an epoch (s)", "peak memory (MiB)"), strict=True):
         ax.set(xlabel="compression (−log₁₀ density)", ylabel=unit)

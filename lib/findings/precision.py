@@ -16,11 +16,11 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     timed = rows[rows["epoch"] > 1] if rows["epoch"].max() > 1 else rows
     keys = ["compression", "precision"]
     grouped = timed.groupby(keys)
-    table = grouped["train_s"].agg(epoch_s="median", epoch_s_sd="std", epochs_timed="count")
+    table = grouped["train_s"].agg(epoch_s="median", epoch_sd_s="std", epochs_timed="count")
     table["peak_memory_mib"] = rows.groupby(keys)["peak_memory_mib"].first()
     table["added_memory_mib"] = table["peak_memory_mib"] - rows.groupby(keys)["memory_before_mib"].first()
     table["top1_pct"] = rows.sort_values("epoch").groupby(keys)["test_top1_pct"].last()
-    return table.fillna({"epoch_s_sd": 0.0}).reset_index()
+    return table.fillna({"epoch_sd_s": 0.0}).reset_index()
 
 
 def sentences(table: pd.DataFrame, memory_of: str) -> list[str]:

@@ -172,7 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     console = Console(highlight=False)
     # a polite kill ends like Ctrl-C: kernels stopped, nothing half done
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if given.command == "list":
             return list_studies(console)
