@@ -258,13 +258,13 @@ def test_amp_summary_leaves_the_first_epoch_out():
     assert table["compression"].tolist() == [0, 0, 1, 1]
     row = table[(table["compression"] == 1) & (table["precision"] == "float32")].iloc[0]
     assert row["epoch_s"] == np.median([4.0, 6.0])
-    assert row["epoch_s_sd"] == pytest.approx(np.std([4.0, 6.0], ddof=1))
+    assert row["epoch_sd_s"] == pytest.approx(np.std([4.0, 6.0], ddof=1))
     assert (row["peak_memory_mib"], row["added_memory_mib"], row["top1_pct"], row["epochs_timed"]) == (100, 90, 53, 2)
     single = precision.summary(
         amp({"float32": 2.0, "amp": 1.0}, {"float32": 1.0, "amp": 1.0}, {"float32": 0, "amp": 0}, 1)
     )
     assert single["epoch_s"].eq(100).all()
-    assert single["epoch_s_sd"].eq(0).all()
+    assert single["epoch_sd_s"].eq(0).all()
     assert precision.summary(pd.DataFrame()).empty
 
 

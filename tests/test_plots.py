@@ -69,7 +69,7 @@ def test_colours_and_markers_tell_methods_apart():
 
 def test_figures_have_the_width_of_the_page():
     table = pd.DataFrame({
-        "compression": [1.0, 1.0], "precision": ["float32", "amp"], "epoch_s": [1.0, 2.0], "epoch_s_sd": [0.1, 0.0],
+        "compression": [1.0, 1.0], "precision": ["float32", "amp"], "epoch_s": [1.0, 2.0], "epoch_sd_s": [0.1, 0.0],
         "peak_memory_mib": [10.0, 9.0],
     })  # fmt: skip
     figures = [
