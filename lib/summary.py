@@ -46,6 +46,13 @@ def closer(book: SimpleNamespace, notebook: str) -> SimpleNamespace | None:
     return SimpleNamespace(run=row["run"], row=row, directory=paths.RUNS / book.study / row["run"])
 
 
+def missing(book: SimpleNamespace, notebook: str) -> str | None:
+    """What to say in place of a section whose run is not finished."""
+    if closer(book, notebook):
+        return None
+    return f"**Missing:** the study has no finished run of the notebook `{notebook}`, which this section reports."
+
+
 def table(book: SimpleNamespace, notebook: str, file: str) -> pd.DataFrame:
     """One table of the first finished run of `notebook`; empty if there is none."""
     one = closer(book, notebook)
