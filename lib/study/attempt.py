@@ -13,6 +13,7 @@ from traitlets.config import Config
 from lib import paths, runs
 from lib.files import write_json
 from lib.study import state
+from lib.study.client import WorkbenchClient
 from lib.study.nursery import Nursery, NurseryProvisioner
 
 with warnings.catch_warnings():
@@ -30,7 +31,7 @@ class WorkbenchEngine(NBClientEngine):
     def execute_managed_notebook(cls, nb_man, kernel_name, *, env, log, nursery, start_timeout=120, **_):
         # the system's short temporary folder: a socket's path may have no more than about 100 characters
         with tempfile.TemporaryDirectory(prefix="kernel-") as sockets, log.open("w", encoding="utf-8") as stream:
-            options = {"startup_timeout": start_timeout, "kernel_name": kernel_name, "config": _transport(sockets)}
+            options = {"startup_timeout": start_timeout, "kernel_name": kernel_name, "config": _connection(sockets)}
             client = PapermillNotebookClient(nb_man, **options)
             if nursery:
                 manager = client.create_kernel_manager()
@@ -39,11 +40,10 @@ class WorkbenchEngine(NBClientEngine):
             return client.execute(env=env, stderr=stream)
 
 
-def _transport(folder: str) -> Config:
+def _connection(folder: str) -> Config:
     """Unix sockets in `folder`: other users cannot listen in, and no two kernels can be given one port."""
-    if sys.platform == "win32":
-        return Config()
-    return Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/socket"}})
+    sockets = {} if sys.platform == "win32" else {"transport": "ipc", "ip": f"{folder}/socket"}
+    return Config({"KernelManager": {"client_factory": WorkbenchClient, **sockets}})
 
 
 LOG = "kernel.log"
