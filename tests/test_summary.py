@@ -1,0 +1,82 @@
+"""A study read back from its directories, finished in part."""
+
+import pytest
+
+from lib import files, runs, summary
+from lib.study import state
+
+FACTS = {
+    "threads": 1, "neighbours": 0, "load_at_start": {"cpu_busy_pct": 1.0}, "data": {"name": "digits", "test_images": 9},
+    "hardware": {"cpu": "x", "cores": 1, "memory_gib": 1.0, "os": "y", "gpus": []},
+}  # fmt: skip
+
+
+@pytest.fixture
+def study(bench, monkeypatch):
+    """A plan over the real notebooks; `finish` writes a run as finished."""
+    from lib import paths
+
+    for name in ("RUNS", "STUDIES", "FIGURES"):
+        monkeypatch.setattr(paths, name, getattr(bench, name.lower()))
+    bench.write(
+        "s",
+        {"notebook": "accuracy", "grid": {"pruner": ["snip", "rand"], "compression": [0.5, 1]}},
+        {"notebook": "layers", "fixed": {"source": "accuracy-snip-c1-seed{seed}"}},
+        {"notebook": "timing", "fixed": {"sources": ["accuracy-*"]}},
+    )
+    planned = state.plan("s")
+    state.save(planned)
+
+    def finish(name: str, metrics: dict, **tables: str):
+        (entry,) = (run for run in planned["runs"] if run["id"].startswith(name))
+        folder = state.folder(planned) / entry["id"]
+        files.write_json(folder / runs.RUN, FACTS | {"notebook": entry["notebook"], "parameters": entry["parameters"]})
+        files.write_json(folder / runs.METRICS, metrics | {"wall_s": 1.0})
+        for table, text in tables.items():
+            (folder / f"{table}.csv").write_text(text)
+
+    return finish
+
+
+def test_nothing_finished_is_an_error(study):
+    with pytest.raises(ValueError, match="'s' has no finished run"):
+        summary.load("s")
+    with pytest.raises(ValueError, match="'t' was never started"):
+        summary.load("t")
+
+
+def test_part_of_a_study(study):
+    study("accuracy-snip-c0.5", {"top1_pct": 50.0}, history="epoch,x\n1,2\n", layers="layer,kept\na,3\n")
+    study("layers", {"weights": 5}, parts="layer,kept\na,1\n")
+    book = summary.load("s")
+    assert list(book.done["run"]) == ["accuracy-snip-c0.5-seed1"]
+    assert book.done["method"].tolist() == ["SNIP"]
+    assert book.done["compression"].tolist() == [0.5]
+    assert len(book.planned) == 4
+    assert len(book.everything) == 2
+    assert set(book.gaps.values()) == {"not executed yet"}
+    assert len(book.gaps) == 4
+    assert book.histories.to_dict("records") == [{"run": "accuracy-snip-c0.5-seed1", "epoch": 1, "x": 2}]
+    assert book.data == {"digits": FACTS["data"]}
+    assert summary.table(book, "layers", "parts")["kept"].tolist() == [1]
+    assert summary.closer(book, "timing") is None
+    assert summary.timings(book).empty
+    assert summary.table(book, "amp", "amp").empty
+
+
+def test_only_closer_looks_are_finished(study):
+    study("layers", {"weights": 5})
+    book = summary.load("s")
+    assert book.done.empty
+    assert len(book.planned) == 4
+    assert book.histories.empty
+
+
+def test_timings_are_joined_with_what_they_time(study):
+    macs = {"macs_kept": 5, "macs_dense": 50}
+    study("accuracy-snip-c1", {"top1_pct": 50.0} | macs)
+    one = "s/accuracy-snip-c1-seed1,permanent"
+    rows = f"network,form,repeat,seconds\n{one},1,1.0\n{one},2,3.0\n"
+    study("timing", {"networks": 1}, timings=rows)
+    (row,) = summary.timings(summary.load("s")).to_dict("records")
+    assert (row["method"], row["compression"], row["median_s"], row["network"]) == ("SNIP", 1.0, 2.0, "SNIP at 1")
