@@ -30,7 +30,7 @@ lab: .venv/ready ## open JupyterLab
 # uv, itself from the package index, installs the pinned list in parallel; the sentinel is written last.
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
 	@echo "Installing the pinned environment into .venv (about 6 GB with torch's CUDA build) ..."
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock

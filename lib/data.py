@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pickle
+import sys
 import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -367,3 +368,18 @@ class _ArraysOnly(pickle.Unpickler):
 
 def _damaged(path: Path, reason: str) -> ValueError:
     return ValueError(f"{path} is damaged ({reason}): delete it and fetch it again")
+
+
+def main(names: list[str]) -> int:
+    """Read each data set (downloading it where needed) and say what it is; 2 and one line when one cannot be had."""
+    try:
+        for name in names:
+            print(json.dumps(load(name).info))
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -27,6 +27,12 @@ def _known(kind: str):
     return Annotated[str, AfterValidator(partial(catalog.check, kind))]
 
 
+def _existing(path: str) -> str:
+    if path and not (paths.ROOT / path).is_file():
+        raise ValueError(f"no file {path!r}: allowed is a trace of torch.profiler, .json or .json.gz, or nothing")
+    return path
+
+
 class Allowed(BaseModel, strict=True, extra="ignore"):
     """What the parameters that several notebooks share may be; others are only held to the type of their default."""
 
@@ -47,6 +53,8 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     seed: NonNegativeInt = 0
     repeats: PositiveInt = 5
+    warmup: NonNegativeInt = 1
+    trace_file: Annotated[str, AfterValidator(_existing)] = ""
     train_images: NonNegativeInt = 0
     test_images: NonNegativeInt = 0
 

@@ -12,6 +12,9 @@ FIGURES = Path(os.environ.get("WORKBENCH_FIGURES") or ROOT / "figures").absolute
 # The study name of runs that a person starts from JupyterLab; no study file may take it.
 SCRATCH = "scratch"
 
+# Results that come with the workbench, below RUNS and FIGURES; no study takes them for its own.
+REFERENCE = "reference"
+
 
 def notebook(name: str) -> Path:
     """The stored notebook `name`; ValueError lists the notebooks that exist."""

@@ -11,10 +11,17 @@ from lib.study import state
 def load(study: str) -> SimpleNamespace:
     """The study as frames.
 
+    Where the study was never started here and reference runs of it come with the workbench, these are read, and
+    `reference` is True.
+
     `study`, `title`, `question`; `folder` for its figures; `planned` and `done` (accuracy runs, described, a row
     each); `everything` (finished runs of all notebooks); `gaps` (run -> why it is missing); `histories`, `layers`
-    (tables of all finished accuracy runs); `data` (data set -> its facts). ValueError for a study never started.
+    (tables of all finished accuracy runs); `data` (the facts of each set of images).
+    ValueError for a study never started.
     """
+    reference = f"{paths.REFERENCE}/{study}"
+    is_reference = not (paths.RUNS / study / state.PLAN).is_file() and (paths.RUNS / reference / state.PLAN).is_file()
+    study = reference if is_reference else study
     plan = state.load_plan(study)
     ids = [run["id"] for run in plan["runs"]]
     everything = runs.load(study, ids)
@@ -23,6 +30,8 @@ def load(study: str) -> SimpleNamespace:
     accuracy = everything[everything["notebook"] == "accuracy"]
     return SimpleNamespace(
         study=study,
+        reference=is_reference,
+        planned_notebooks={run["notebook"] for run in plan["runs"]},
         title=plan["title"],
         question=" ".join(plan["question"].split()),
         folder=paths.FIGURES / study,
@@ -48,7 +57,7 @@ def closer(book: SimpleNamespace, notebook: str) -> SimpleNamespace | None:
 
 def missing(book: SimpleNamespace, notebook: str) -> str | None:
     """What to say in place of a section whose run is not finished."""
-    if closer(book, notebook):
+    if closer(book, notebook) or notebook not in book.planned_notebooks:
         return None
     return f"**Missing:** the study has no finished run of the notebook `{notebook}`, which this section reports."
 
@@ -59,16 +68,19 @@ def table(book: SimpleNamespace, notebook: str, file: str) -> pd.DataFrame:
     return pd.read_csv(one.directory / f"{file}.csv") if one else pd.DataFrame()
 
 
-def timings(book: SimpleNamespace) -> pd.DataFrame:
-    """The timing run's passes, a row a network and form, with the pruning of each; empty if it is missing."""
+def timings(book: SimpleNamespace, task: str) -> pd.DataFrame:
+    """The timing run's passes of one task, a row a network and form, with its pruning; empty if it is missing."""
     rows = table(book, "timing", "timings")
-    return tables.timing_summary(rows, book.done) if len(rows) else rows
+    found = tables.timing_summary(rows, book.done) if len(rows) else rows
+    return found[found["task"] == task] if len(found) else found
 
 
-def _data(study: str, names) -> dict[str, dict]:
-    found = {}
-    for name in names:
-        facts = runs.facts(study, name).get("data")
-        if facts:
-            found.setdefault(facts["name"], facts)
-    return found
+def test_images(book: SimpleNamespace, task: str) -> int | None:
+    """Images in the test set of a task; None while none of its runs is finished."""
+    name = book.planned.loc[book.planned["task"] == task, "data"].iloc[0]
+    return next((facts["test_images"] for facts in book.data if facts["name"] == name), None)
+
+
+def _data(study: str, names) -> list[dict]:
+    found = [runs.facts(study, name).get("data") for name in names]
+    return list({facts["fingerprint"]: facts for facts in found if facts}.values())

@@ -178,14 +178,20 @@ def layer_densities(layers: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def shown_densities(table: pd.DataFrame) -> pd.DataFrame:
+    """`layer_densities` in print: an emptied layer is called so, and one that keeps little is not shown as 0.00."""
+    methods_in = [c for c in table if c not in ("shape", "weights", "MACs", DENSE)]
+    words = {c: table[c].map(lambda v: "empty" if v == 0 else "<0.01" if v < 0.005 else f"{v:.2f}") for c in methods_in}
+    return table.drop(columns=DENSE, errors="ignore").assign(**words)
+
+
 def common_compression(plan: pd.DataFrame) -> float:
-    """The highest compression that was planned for every task; ValueError where there is none."""
+    """The highest compression that was planned for every task; where the tasks share none, the highest of all."""
     pruned = plan[plan["pruner"] != "dense"]
     sets = [set(group["compression"]) for _, group in pruned.groupby("task")]
     shared = set.intersection(*sets) if sets else set()
-    if not shared:
-        raise ValueError("the tasks of this study share no compression: give each at least one in common")
-    return max(shared)
+    everything = set.union(*sets) if sets else {0.0}
+    return max(shared or everything)
 
 
 def swept_task(plan: pd.DataFrame) -> str:
@@ -202,7 +208,9 @@ def time_grid(timings: pd.DataFrame) -> pd.DataFrame:
     """Median ± interquartile range (s) by compression and form, a column a method, the dense network's first."""
     cells = timings["median_s"].map("{:.3f}".format) + " ± " + timings["spread_s"].map("{:.3f}".format)
     pruned = timings["pruner"] != "dense"
-    table = timings.assign(cell=cells)[pruned].pivot(index=["compression", "form"], columns="method", values="cell")
+    table = timings.assign(cell=cells)[pruned].pivot_table(
+        index=["compression", "form"], columns="method", values="cell", aggfunc="first"
+    )
     table = table[[m for m in methods(timings) if m in table]].fillna("")
     permanent = table.index.get_level_values("form") == "permanent"
     if not pruned.all():

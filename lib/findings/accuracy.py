@@ -9,8 +9,7 @@ from lib import tables
 
 # Sentences call a difference clear when it exceeds this many standard errors of the difference.
 CLEAR = 2.0
-# A network within this factor of guessing has not learned.
-CHANCE_FACTOR = 1.5
+CHANCE_PCT = 10.0  # of guessing one of ten classes, which all data sets here have
 
 
 def at_compression(
@@ -23,7 +22,7 @@ def at_compression(
     said = [
         winner(runs, task, compression, images),
         against_dense(runs, _dense(done, plan, task)),
-        untrained(runs),
+        untrained(runs, images),
         rounds_matter(runs, images),
         magnitude_costs(runs, plan),
     ]
@@ -92,15 +91,15 @@ def against_dense(runs: pd.DataFrame, dense: pd.DataFrame) -> str | None:
     return f"The best pruned network is {side} the dense one ({dense['top1_pct'].mean():.2f} %)."
 
 
-def untrained(runs: pd.DataFrame) -> str | None:
-    """Methods that are no better than guessing one of ten classes."""
-    chance = 10.0
+def untrained(runs: pd.DataFrame, images: int | None) -> str | None:
+    """Methods that are not clearly better than guessing one of ten classes."""
+    error = math.sqrt(CHANCE_PCT * (100 - CHANCE_PCT) / images) if images else 0.0
     means = runs.groupby("method")["top1_pct"].mean()
-    lost = means[means < CHANCE_FACTOR * chance]
+    lost = means[means <= CHANCE_PCT + CLEAR * error]
     if lost.empty:
         return None
     names = ", ".join(f"{name} ({value:.2f} %)" for name, value in lost.items())
-    return f"Not better than guessing ({chance:g} %): {names}."
+    return f"Not better than guessing ({CHANCE_PCT:g} %): {names}."
 
 
 def rounds_matter(runs: pd.DataFrame, images: int | None) -> str | None:
@@ -128,7 +127,9 @@ def magnitude_costs(runs: pd.DataFrame, plan: pd.DataFrame) -> str | None:
     run = plan[plan["run"] == magnitude["run"].iloc[0]].iloc[0]
     before, after = tables.pre_epochs(plan, run), int(run["epochs"])
     others = runs[runs["pruner"] != "mag"]["epochs"]
-    if before == 0 or others.empty:
+    if before == 0:
+        return f"Mag ranked weights that were trained for {before} epochs: initial ones, whose size means little."
+    if others.empty:
         return None
     return (
         f"Mag was trained for {before} epochs before pruning and {after} after, the others only for {others.max():.0f} "

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from lib import catalog, tables
+from lib.findings import cost
 
 
 def title(book: SimpleNamespace) -> str:
@@ -35,9 +36,15 @@ def _best(book) -> list[str]:
             continue
         hardest = runs["compression"].max()
         means = runs[runs["compression"] == hardest].groupby("method")["top1_pct"].mean()
+        wanted = book.planned[(book.planned["task"] == task) & (book.planned["compression"] == hardest)]
+        if len(means) < 2:
+            continue
+        of = f"{len(means)} compared" + (
+            f" ({wanted['method'].nunique()} planned)" if wanted["method"].nunique() > len(means) else ""
+        )
         said.append(
             f"At compression {hardest:g} the most accurate method on {task} is {means.idxmax()} "
-            f"({means.max():.1f} %), of {len(means)} compared."
+            f"({means.max():.1f} %), of {of}."
         )
     return said
 
@@ -81,11 +88,12 @@ def _cost(timings: pd.DataFrame) -> list[str]:
         return []
     permanent = timings[timings["form"] == "permanent"]
     pruned, dense = permanent[permanent["pruner"] != "dense"], permanent[permanent["pruner"] == "dense"]
-    if pruned.empty or dense.empty:
+    if pruned.empty or dense.empty or cost.noisy(timings):
         return []
     ratio = dense["median_s"].iloc[0] / pruned["median_s"].median()
     saved = pruned["macs_dense"].median() / pruned["macs_kept"].median()
-    return [
+    said = (
         f"Unstructured pruning removed {1 - 1 / saved:.0%} of the MACs (median over {len(pruned)} networks) and made "
-        f"inference {ratio:.2f} times as fast as the dense network: operations on paper are not seconds."
-    ]
+        f"inference {ratio:.2f} times as fast as the dense network"
+    )
+    return [said + (": operations on paper are not seconds." if ratio < 1 + 0.2 * (saved - 1) else ".")]

@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+TOO_NOISY = 0.15  # passes of one network that differ by more than this share of their median say nothing
+
 
 def macs(done: pd.DataFrame) -> list[str]:
     """Sentences on the MACs kept at equal density; `done` are the accuracy runs of one task."""
@@ -13,12 +15,23 @@ def macs(done: pd.DataFrame) -> list[str]:
         share = runs.groupby("method")["macs_kept"].mean() / runs["macs_dense"].iloc[0]
         if len(share) < 2:
             continue
-        said.append(
-            f"At compression {compression:g} every method keeps the same {runs['weights_kept'].iloc[0]:,.0f} weights, "
-            f"but between {share.min():.1%} ({share.idxmin()}) and {share.max():.1%} ({share.idxmax()}) of the "
-            f"{runs['macs_dense'].iloc[0]:,.0f} MACs: a kept weight of an early layer is used at more positions."
-        )
+        said.append(_share(compression, share, runs))
     return said
+
+
+def _share(compression: float, share: pd.Series, runs: pd.DataFrame) -> str:
+    kept, dense = runs["weights_kept"].unique(), runs["macs_dense"].iloc[0]
+    many = f"the same {kept[0]:,.0f}" if len(kept) == 1 else f"{kept.min():,.0f} to {kept.max():,.0f}"
+    if share.max() - share.min() < 0.001:
+        return (
+            f"At compression {compression:g} every method keeps {many} weights and {share.max():.1%} of the "
+            f"{dense:,.0f} MACs: each weight is used equally often."
+        )
+    return (
+        f"At compression {compression:g} the methods keep {many} weights, but between {share.min():.1%} "
+        f"({share.idxmin()}) and {share.max():.1%} ({share.idxmax()}) of the {dense:,.0f} MACs: "
+        "a kept weight of an early layer is used at more positions."
+    )
 
 
 def time(timings: pd.DataFrame) -> list[str]:
@@ -31,17 +44,25 @@ def time(timings: pd.DataFrame) -> list[str]:
     slow, fast = permanent["median_s"].idxmax(), permanent["median_s"].idxmin()
     ratio = permanent.loc[slow, "median_s"] / permanent.loc[fast, "median_s"]
     noise = (permanent["spread_s"] / permanent["median_s"]).median()
-    verdict = "within" if ratio - 1 <= 2 * noise else "more than"
+    spread = f"the passes of one network differ by {noise:.1%} (interquartile range over median)"
+    if noise > TOO_NOISY:
+        return [f"These times are too noisy to compare: {spread}. Time again on a machine that has nothing else to do."]
+    verdict = "within" if ratio - 1 <= 3 * noise else "beyond"
     said = [
-        f"With permanent weights the slowest network ({slow}) takes {ratio:.2f} times as long as the fastest ({fast}); "
-        f"the passes of one network differ by {noise:.1%} (interquartile range over median), so this is {verdict} "
-        "twice the noise."
+        f"With permanent weights the slowest of {len(permanent)} networks ({slow}) takes {ratio:.2f} times as long "
+        f"as the fastest ({fast}); {spread}, so this is {verdict} three times the noise."
     ]
     masked = timings[timings["form"] == "masked forward"].set_index("network")
     ratios = (masked["median_s"] / permanent["median_s"]).dropna()
     if len(ratios):
         said.append(_mask_cost(ratios.median(), noise, len(ratios)))
     return said
+
+
+def noisy(timings: pd.DataFrame) -> bool:
+    """Whether the passes of one network differ too much for any comparison."""
+    permanent = timings[timings["form"] == "permanent"]
+    return bool((permanent["spread_s"] / permanent["median_s"]).median() > TOO_NOISY)
 
 
 def _mask_cost(ratio: float, noise: float, networks: int) -> str:
@@ -59,7 +80,7 @@ def paper_against_clock(timings: pd.DataFrame) -> str | None:
     permanent = timings[timings["form"] == "permanent"]
     dense = permanent[permanent["pruner"] == "dense"]
     pruned = permanent[permanent["pruner"] != "dense"]
-    if dense.empty or pruned.empty:
+    if dense.empty or pruned.empty or noisy(timings):
         return None
     least = pruned.loc[pruned["macs_kept"].idxmin()]
     promised = least["macs_dense"] / least["macs_kept"]

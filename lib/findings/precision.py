@@ -32,23 +32,43 @@ def sentences(table: pd.DataFrame, memory_of: str) -> list[str]:
     memory = by["peak_memory_mib"]["amp"] / by["peak_memory_mib"]["float32"]
     accuracy = by["top1_pct"]["amp"] - by["top1_pct"]["float32"]
     n = int(table["epochs_timed"].min())
-    speed = "faster" if time.median() > 1 else "slower"
-    factor = time.median() if time.median() > 1 else 1 / time.median()
     said = [
-        f"Mixed precision makes a training epoch {factor:.2f} times {speed} (median over {len(time)} compressions, "
-        f"from {time.min():.2f} to {time.max():.2f}; {n} timed epoch{'s' if n > 1 else ''} each).",
-        f"Peak memory of the {memory_of} is {memory.median():.2f} times that of float32 "
+        _speed(time, _noise(by), n),
+        f"Peak memory of the {memory_of} with AMP is {memory.median():.2f} times that of float32 "
         f"(from {memory.min():.2f} to {memory.max():.2f}).",
-        f"Top-1 accuracy differs by {accuracy.min():+.2f} to {accuracy.max():+.2f} points.",
+        f"Top-1 with AMP differs by {accuracy.min():+.2f} to {accuracy.max():+.2f} points (one training each).",
     ]
-    if memory_of == "process":
+    if memory_of.startswith("process"):
         said.append(
             "On a CPU the figure is the resident memory of the whole process, interpreter and libraries included, so "
             "the share that activations save is diluted."
         )
-    times = by["epoch_s"]["float32"]
-    said.append(
-        f"Between the densest and the sparsest network the float32 epoch time changes by "
-        f"{times.iloc[-1] / times.iloc[0] - 1:+.1%}: masks change which weights are zero, not how many are multiplied."
+    if memory_of == "process since its start":
+        said.append("This system cannot reset the peak: a later training shows at least the peak of those before it.")
+    return [*said, _by_density(by)]
+
+
+def _noise(by: pd.DataFrame) -> float:
+    """The standard deviation of an epoch's time as a share of it, the largest of all networks."""
+    return float((by["epoch_sd_s"] / by["epoch_s"]).max().max())
+
+
+def _speed(ratio: pd.Series, noise: float, n: int) -> str:
+    faster = ratio.median() > 1
+    factor = ratio.median() if faster else 1 / ratio.median()
+    clear = "more" if factor - 1 > 2 * noise else "not more"
+    return (
+        f"With AMP a training epoch is {factor:.2f} times {'faster' if faster else 'slower'} (median over {len(ratio)} "
+        f"compressions, from {ratio.min():.2f} to {ratio.max():.2f}; {n} timed epoch{'s' if n > 1 else ''} each), "
+        f"{clear} than twice the spread of an epoch's time ({noise:.0%})."
     )
-    return said
+
+
+def _by_density(by: pd.DataFrame) -> str:
+    """Whether the epoch time follows the density."""
+    times, noise = by["epoch_s"]["float32"], _noise(by)
+    change = times.iloc[-1] / times.iloc[0] - 1
+    said = f"From the densest to the sparsest network the float32 epoch time changes by {change:+.1%}"
+    if abs(change) <= 2 * noise:
+        return f"{said}, within twice the spread: masks change which weights are zero, not how many are multiplied."
+    return f"{said}, more than twice the spread of {noise:.0%}."

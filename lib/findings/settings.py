@@ -15,20 +15,13 @@ def settings(book: SimpleNamespace) -> pd.DataFrame:
 
 def _data(book) -> list:
     rows = []
-    for name, facts in book.data.items():
+    for facts in book.data:
         altered = (facts.get("altered_train") or 0) + (facts.get("altered_test") or 0)
         note = f" {altered} images differ from the original." if altered else ""
-        used = sorted(set(book.done.loc[book.done["data"] == name, "train_images"])) if len(book.done) else []
-        subset = [f"{n:,}" for n in used if n]
-        some = f" Some networks train on a class-balanced subset of {' or '.join(subset)} images." if subset else ""
         # a run on a subset says so in `source`; here the whole set is meant
         source = facts["source"].split(" A class-balanced")[0]
-        rows.append(
-            (
-                f"Data: {catalog.label(name)}",
-                f"{source}{note} Test images: {facts['test_images']:,}.{some} Fingerprint {facts['fingerprint']}.",
-            )
-        )
+        text = f"{source}{note} Test images: {facts['test_images']:,}. Fingerprint {facts['fingerprint']}."
+        rows.append((f"Data: {catalog.label(facts['name'])}", text))
     return rows
 
 
@@ -36,29 +29,35 @@ def _networks(book) -> list:
     rows = []
     for task in tables.tasks(book.done) if len(book.done) else []:
         one = book.done[book.done["task"] == task].iloc[0]
-        rows.append(
-            (
-                f"Network: {task}",
-                f"{one['weights']:,.0f} prunable weights, {one['macs_dense']:,.0f} multiply-accumulates (MACs) "
-                "an image",
-            )
-        )
+        size = f"{one['weights']:,.0f} prunable weights, {one['macs_dense']:,.0f} multiply-accumulates (MACs) an image"
+        rows.append((f"Network: {task}", size))
     return rows
 
 
 def _training(book) -> list:
-    frame = book.planned
-    names = ("optimizer", "lr", "weight_decay", "batch", "precision")
-    said = [f"{name.replace('_', ' ')} {' or '.join(_values(frame[name]))}" for name in names]
-    seeds = ", ".join(str(s) for s in sorted(set(frame["seed"])))
-    return [
-        (
-            "Training",
-            ", ".join(said) + "; a new optimizer after pruning, no drops of the learning rate; the last epoch counts",
-        ),
-        ("Scoring", "10 training images a class, not augmented, evaluation mode, global ranking"),
-        ("Seeds", f"{seeds}: initial weights, order of the data, augmentation and random scores"),
-    ]
+    rows = []
+    for task in tables.tasks(book.planned):
+        frame = book.planned[book.planned["task"] == task]
+        pruned = frame[frame["pruner"] != "dense"]
+        images = [f"{n:,}" if n else "all" for n in sorted(set(frame["train_images"]))]
+        names = ("optimizer", "lr", "weight_decay", "batch", "precision")
+        said = [f"{name.replace('_', ' ')} {' or '.join(_values(frame[name]))}" for name in names]
+        said.append(f"{' or '.join(images)} training images")
+        before = [f"{tables.pre_epochs(frame, run)}" for _, run in pruned.iterrows()]
+        said.append(
+            f"epochs before pruning {' or '.join(sorted(set(before), key=int)) or 0}, "
+            f"after {' or '.join(_values(pruned['epochs']))}, "
+            f"dense {' or '.join(_values(frame.loc[frame['pruner'] == 'dense', 'epochs'])) or 'none'}"
+        )
+        rows.append((f"Training: {task}", ", ".join(said)))
+    plan = book.planned
+    scoring = (
+        f"10 training images a class, not augmented, evaluation mode; rounds {' or '.join(_values(plan['rounds']))}, "
+        f"schedule {' or '.join(_values(plan['schedule']))}, ranking {' or '.join(_values(plan['scope']))}"
+    )
+    seeds = f"{', '.join(_values(plan['seed']))}: initial weights, order of the data, augmentation and random scores"
+    rule = "a new optimizer after pruning; the learning rate is constant; the last epoch counts"
+    return [*rows, ("Training: all", rule), ("Scoring", scoring), ("Seeds", seeds)]
 
 
 def _values(column: pd.Series) -> list[str]:
@@ -117,9 +116,23 @@ def mixed_machines(book) -> str | None:
     )
 
 
+def mixed_data(book) -> str | None:
+    """A warning when one name stands for different images."""
+    names = [facts["name"] for facts in book.data]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if not twice:
+        return None
+    return f"**Runs of this study saw different images under one name ({', '.join(twice)}):** do not compare them."
+
+
 def progress(book) -> str:
     """How many of the planned runs are finished."""
     total = len(book.gaps) + len(book.everything)
+    if book.reference:
+        return (
+            f"**These are the reference runs that come with the workbench**, not yours ({len(book.everything)} of "
+            f"{total} planned): run the study {book.study.split('/')[-1]} to replace them."
+        )
     if not book.gaps:
         return f"All {total} planned runs are finished."
     return f"**{len(book.everything)} of {total} planned runs are finished;** the others are gaps, marked as missing."
@@ -133,7 +146,7 @@ def gaps(book) -> pd.DataFrame:
 def timing_conditions(row: pd.Series) -> str:
     """How alone the timing run was."""
     return (
-        f"When the timing run began, {row['neighbours'] or 'no'} other runs of the study were under way and "
+        f"When the timing run began, {row['neighbours'] or 'no'} other run of the study was under way and "
         f"{row['cpu_busy_pct']:.0f} % of the processor was busy; it computed with {row['threads']} "
         f"thread{'s' if row['threads'] > 1 else ''} on {row['device']}."
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+import subprocess
 import sys
 import time
 
@@ -16,8 +17,14 @@ from lib.study import state
 CODES = "Exit code: 0 all done, 1 a run or the report failed or is missing, 2 bad input, 130 interrupted."
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        """One line, without the usage that argparse puts before it."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(
+    main = _Parser(
         prog="python -m lib.study",
         description="Execute studies (studies/NAME.yaml) with papermill, look at them, and make their reports.",
         epilog=CODES,
@@ -63,6 +70,7 @@ def run(planned: dict, jobs: int | None, report: bool, console: Console) -> int:
     missing = [r for r in planned["runs"] if state.of(planned, r) != "done"]
     done = len(planned["runs"]) - len(missing)
     console.print(f"Study {planned['study']}: {len(planned['runs'])} runs, {done} done, {len(missing)} to do.")
+    _check_data(missing)
     with _progress(console) as bar:
         task = bar.add_task("starting", total=len(planned["runs"]), completed=done, left="")
         watch = _Watch(planned, missing, jobs, console, bar, task)
@@ -72,6 +80,21 @@ def run(planned: dict, jobs: int | None, report: bool, console: Console) -> int:
     if errors:
         console.print(f"{len(errors)} of {len(planned['runs'])} runs failed; start again to try them again.")
     return max(int(bool(errors)), make_report(planned, console) if report else 0)
+
+
+def _check_data(missing: list[dict]) -> None:
+    """Read, and where there is no data folder download, every data set that open runs need, before any training.
+
+    ValueError in one line for what is missing or damaged. In a process of its own, since reading imports torch;
+    not for `digits`, which a package carries.
+    """
+    names = sorted({r["parameters"]["data"] for r in missing if "data" in r["parameters"]} - {"digits"})
+    if not names:
+        return
+    done = subprocess.run([sys.executable, "-m", "lib.data", *names], cwd=paths.ROOT, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise ValueError(lines[-1] if lines else f"data sets {', '.join(names)} could not be read")
 
 
 class _Watch:
@@ -186,7 +209,10 @@ def main(arguments: list[str] | None = None) -> int:
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

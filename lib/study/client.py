@@ -2,7 +2,7 @@
 
 A panel's output widget makes nbclient answer the kernel on the very socket on which the kernel's reply is awaited.
 ZeroMQ signals an arrival once, and sending takes the signal away: a reply that comes in at that moment is there,
-but the client waits for ever (github.com/jupyter/nbclient/issues/312). Looking again from time to time finds it.
+but the client waits for ever. Looking again from time to time finds it.
 """
 
 import contextlib

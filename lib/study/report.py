@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from filelock import FileLock
+
 from lib import paths
 from lib.report.typeset import export
 from lib.study import state
@@ -16,13 +18,16 @@ def make_report(planned: dict) -> Path:
     """
     if not any(state.of(planned, run) == "done" for run in planned["runs"]):
         raise ValueError(f"study {planned['study']} has no finished run in {paths.RUNS}: run it first")
+    state.check(planned)
     state.save(planned)
     figures = paths.FIGURES / planned["study"]
     figures.mkdir(parents=True, exist_ok=True)
     executed, pdf = figures / "summary.ipynb", figures / "report.pdf"
-    try:
-        execute_notebook(paths.notebook("summary"), executed, {"study": planned["study"]})
-    except Exception as error:
-        raise RuntimeError(f"the summary failed, see {executed}: {explain(error)}") from error
-    export(executed, pdf)
+    # two drivers may end their studies at the same moment
+    with FileLock(figures / ".lock"):
+        try:
+            execute_notebook(paths.notebook("summary"), executed, {"study": planned["study"]})
+        except Exception as error:
+            raise RuntimeError(f"the summary failed, see {executed}: {explain(error)}") from error
+        export(executed, pdf)
     return pdf

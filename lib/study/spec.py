@@ -48,11 +48,13 @@ class Study(BaseModel, extra="forbid"):
 
 def read(name: str) -> Study:
     """The study `name`; ValueError in one line for an unknown or malformed one."""
-    if name == paths.SCRATCH:
-        raise ValueError(f"a study may not be called {name!r}: runs made by hand live there")
+    if name in (paths.SCRATCH, paths.REFERENCE):
+        raise ValueError(f"a study may not be called {name!r}: that folder of runs is taken")
     path = paths.study(name)
     try:
         return Study.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except UnicodeDecodeError:
+        raise ValueError(f"study {name}: {path.name} is not UTF-8 text") from None
     except yaml.YAMLError as error:
         raise ValueError(f"study {name}: not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
