@@ -40,5 +40,7 @@ def read_json(path: str | Path) -> dict:
         if not isinstance(value, dict):
             raise ValueError(f"it holds {type(value).__name__}, not an object")
         return value
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: delete its folder and run the study again") from None
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): delete its folder and run the study again") from None

@@ -31,7 +31,7 @@ CLOSER = [
     {"notebook": "timing", "fixed": {"sources": ["accuracy-fc-*"], "test_images": 20, "batch": 10, "repeats": 2}},
     {"notebook": "amp", "fixed": {"model": "fc", "train_images": 100, "epochs": 2, "compressions": [0, 1]}},
     {"notebook": "trace", "fixed": {"source": "accuracy-fc-snip-c1-seed{seed}", "batch": 16}},
-    {"notebook": "trace", "fixed": {"model": "fc", "pruner": "rand", "trace_file": "nowhere.json"}},  # fails
+    {"notebook": "trace", "fixed": {"model": "fc", "pruner": "rand", "trace_file": "README.md"}},  # fails
 ]
 FAILS = "trace-fc-rand-seed1"
 
@@ -73,11 +73,11 @@ def test_failing_run_leaves_the_others_and_the_report_marks_the_gap(tiny):
     assert gaps.iloc[:, 0].tolist() == [FAILS]
     failed = executed(folder(tiny, FAILS) / runs.NOTEBOOK)
     assert any(o["output_type"] == "error" for c in failed["cells"] for o in c.get("outputs", []))
-    assert "nowhere.json" in json.loads((folder(tiny, FAILS) / runs.ERROR).read_text())["error"]
+    assert "README.md" in json.loads((folder(tiny, FAILS) / runs.ERROR).read_text())["error"]
 
 
 FILES = {
-    ACCURACY.format(pruner="snip", compression="1"): "history before layers histograms",
+    ACCURACY.format(pruner="snip", compression="1"): "history before layers pruned histograms",
     "layers-seed1": "layers histograms parts",
     "timing": "timings",
     "amp-fc-seed1": "amp",

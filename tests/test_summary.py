@@ -6,7 +6,7 @@ from lib import files, runs, summary
 from lib.study import state
 
 FACTS = {
-    "threads": 1, "neighbours": 0, "load_at_start": {"cpu_busy_pct": 1.0}, "data": {"name": "digits", "test_images": 9},
+    "threads": 1, "neighbours": 0, "load_at_start": {"cpu_busy_pct": 1.0}, "data": {"name": "digits", "test_images": 9, "fingerprint": "sha256:1"},
     "hardware": {"cpu": "x", "cores": 1, "memory_gib": 1.0, "os": "y", "gpus": []},
 }  # fmt: skip
 
@@ -57,10 +57,13 @@ def test_part_of_a_study(study):
     assert set(book.gaps.values()) == {"not executed yet"}
     assert len(book.gaps) == 4
     assert book.histories.to_dict("records") == [{"run": "accuracy-snip-c0.5-seed1", "epoch": 1, "x": 2}]
-    assert book.data == {"digits": FACTS["data"]}
+    assert book.data == [FACTS["data"]]
+    assert summary.test_images(book, book.planned["task"].iloc[0]) == 9
     assert summary.table(book, "layers", "parts")["kept"].tolist() == [1]
     assert summary.closer(book, "timing") is None
-    assert summary.timings(book).empty
+    assert summary.timings(book, "any").empty
+    assert "timing" in summary.missing(book, "timing")
+    assert summary.missing(book, "layers") is None
     assert summary.table(book, "amp", "amp").empty
 
 
@@ -78,5 +81,6 @@ def test_timings_are_joined_with_what_they_time(study):
     one = "s/accuracy-snip-c1-seed1,permanent"
     rows = f"network,form,repeat,seconds\n{one},1,1.0\n{one},2,3.0\n"
     study("timing", {"networks": 1}, timings=rows)
-    (row,) = summary.timings(summary.load("s")).to_dict("records")
+    book = summary.load("s")
+    (row,) = summary.timings(book, book.planned["task"].iloc[0]).to_dict("records")
     assert (row["method"], row["compression"], row["median_s"], row["network"]) == ("SNIP", 1.0, 2.0, "SNIP at 1")
