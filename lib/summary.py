@@ -57,8 +57,10 @@ def closer(book: SimpleNamespace, notebook: str) -> SimpleNamespace | None:
 
 def missing(book: SimpleNamespace, notebook: str) -> str | None:
     """What to say in place of a section whose run is not finished."""
-    if closer(book, notebook) or notebook not in book.planned_notebooks:
+    if closer(book, notebook):
         return None
+    if notebook not in book.planned_notebooks:
+        return f"This study does not include this part (notebook `{notebook}`)."
     return f"**Missing:** the study has no finished run of the notebook `{notebook}`, which this section reports."
 
 

@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text.capitalize() + ".", epilog=CODES)
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=CODES)
     command.add_argument("name", metavar="NAME", help="a file studies/NAME.yaml, such as quick")
     command.add_argument(
         "--seeds", type=_seed, nargs="+", metavar="SEED", help="seeds in place of those in the study file"
