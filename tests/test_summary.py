@@ -6,7 +6,7 @@ from lib import files, runs, summary
 from lib.study import state
 
 FACTS = {
-    "threads": 1, "neighbours": 0, "load_at_start": {"cpu_busy_pct": 1.0}, 
+    "threads": 1, "neighbours": 0, "load_at_start": {"cpu_busy_pct": 1.0},
     "data": {"name": "digits", "test_images": 9, "fingerprint": "sha256:1"},
     "hardware": {"cpu": "x", "cores": 1, "memory_gib": 1.0, "os": "y", "gpus": []},
 }  # fmt: skip
