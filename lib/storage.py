@@ -1,7 +1,6 @@
 """Weights and masks on disk as safetensors: plain tensors, no pickles. Files appear whole or not at all."""
 
 import json
-import os
 from math import prod
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lib.files import replacing
 from lib.masks import Masks
 
 
@@ -67,12 +67,8 @@ def _unpack(bits: Tensor, shape: list[int]) -> Tensor:
 
 
 def _write(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from lib.device import synchronise
+from lib.files import replacing
 
 
 def record(
@@ -100,11 +101,6 @@ def _header(profiler, entries: dict) -> None:
 
 def _write(raw: Path, path: Path) -> None:
     """Put the trace in its place, packed if the name says so, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        with raw.open("rb") as source, (gzip.open if path.suffix == ".gz" else open)(temporary, "wb") as target:
-            shutil.copyfileobj(source, target)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    opened = gzip.open if path.suffix == ".gz" else open
+    with replacing(path) as temporary, raw.open("rb") as source, opened(temporary, "wb") as target:
+        shutil.copyfileobj(source, target)
