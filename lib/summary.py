@@ -19,10 +19,10 @@ def load(study: str) -> SimpleNamespace:
     (tables of all finished accuracy runs); `data` (the facts of each set of images).
     ValueError for a study never started.
     """
-    reference = f"{paths.REFERENCE}/{study}"
+    figures, reference = paths.FIGURES / study, f"{paths.REFERENCE}/{study}"
     is_reference = not (paths.RUNS / study / state.PLAN).is_file() and (paths.RUNS / reference / state.PLAN).is_file()
     study = reference if is_reference else study
-    plan = state.load_plan(study)
+    plan = state.load_plan(study) | {"study": study}
     ids = [run["id"] for run in plan["runs"]]
     everything = runs.load(study, ids)
     if everything.empty:
@@ -34,7 +34,7 @@ def load(study: str) -> SimpleNamespace:
         planned_notebooks={run["notebook"] for run in plan["runs"]},
         title=plan["title"],
         question=" ".join(plan["question"].split()),
-        folder=paths.FIGURES / study,
+        folder=figures,
         planned=tables.planned(plan),
         done=tables.described(accuracy),
         everything=everything,

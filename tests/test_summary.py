@@ -85,3 +85,14 @@ def test_timings_are_joined_with_what_they_time(study):
     book = summary.load("s")
     (row,) = summary.timings(book, book.planned["task"].iloc[0]).to_dict("records")
     assert (row["method"], row["compression"], row["median_s"], row["network"]) == ("SNIP", 1.0, 2.0, "SNIP at 1")
+
+
+def test_reference_runs_stand_in_until_there_are_own_ones(study, bench):
+    study("layers", {"weights": 5})
+    (bench.runs / "reference").mkdir()
+    (bench.runs / "s").rename(bench.runs / "reference" / "s")
+    book = summary.load("s")
+    assert book.reference
+    assert (len(book.everything), len(book.gaps)) == (1, 5)
+    assert book.folder == bench.figures / "s"
+    assert summary.closer(book, "layers").directory.is_dir()
