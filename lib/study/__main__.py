@@ -195,7 +195,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     console = Console(highlight=False)
     # a polite kill ends like Ctrl-C: kernels stopped, nothing half done
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell starts its background jobs with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         if given.command == "list":
             return list_studies(console)
