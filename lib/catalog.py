@@ -16,7 +16,7 @@ MODELS = {"fc": "lib.models.fc:fc"} | {
 
 DATA = {name: f"lib.data:{name}" for name in ("digits", "mnist", "cifar10")}
 
-OPTIMIZERS = {name: f"lib.train:{name}" for name in ("adam", "sgd", "momentum")}
+OPTIMIZERS = {name: f"lib.optimizers:{name}" for name in ("adam", "sgd", "momentum")}
 
 TABLES = {"pruner": PRUNERS, "model": MODELS, "data": DATA, "optimizer": OPTIMIZERS}
 

@@ -14,6 +14,7 @@ import pickle
 import sys
 import zlib
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -90,9 +91,16 @@ def load(name: str, *, train_images: int = 0, seed: int = 0, device="cpu") -> Da
 
 def normalise(data: Dataset, images: Tensor) -> Tensor:
     """uint8 images (N x C x H x W) to float32 with the data set's mean and standard deviation per channel."""
-    mean = torch.tensor(data.mean, device=images.device).view(-1, 1, 1)
-    std = torch.tensor(data.std, device=images.device).view(-1, 1, 1)
-    return images.to(torch.float32).mul_(1 / (255 * std)).sub_(mean / std)
+    scale, shift = _normalisation(data.mean, data.std, images.device)
+    return images.to(torch.float32).mul_(scale).sub_(shift)
+
+
+@cache  # a copy to a GPU in every step would make the host wait for it
+def _normalisation(mean: tuple, std: tuple, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Factor and subtrahend per channel (C x 1 x 1) for pixels from 0 to 255."""
+    mean = torch.tensor(mean, device=device).view(-1, 1, 1)
+    std = torch.tensor(std, device=device).view(-1, 1, 1)
+    return 1 / (255 * std), mean / std
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -7,33 +7,21 @@ epoch, never the best one.
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib import catalog
+from lib import catalog, compiling
+from lib.checkpoint import Checkpoint, digest
 from lib.data import Dataset, augment, normalise
 from lib.device import synchronise
 from lib.masks import Masks, evaluating, multipliers
+from lib.memory import keep_freed_memory
 
 PRECISIONS = ("float32", "amp")
-
-
-def adam(parameters: Iterable[Tensor], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Adam, Kingma and Ba 2015 (arXiv 1412.6980), betas 0.9 and 0.999; decay as an L2 term of the gradient."""
-    return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay)
-
-
-def sgd(parameters: Iterable[Tensor], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Plain stochastic gradient descent."""
-    return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay)
-
-
-def momentum(parameters: Iterable[Tensor], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with Nesterov momentum 0.9, as `momentum` in the code of Tanaka et al. 2020."""
-    return torch.optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
 
 
 def train(
@@ -50,6 +38,8 @@ def train(
     batch: int = 256,
     precision: str = "float32",
     seed: int = 0,
+    graph: bool | None = None,
+    checkpoint: Path | None = None,
     on_epoch: Callable[[dict], None] | None = None,
 ) -> list[dict]:
     """Train `model` in place on the device of `data`, with a new optimizer; return one row an epoch.
@@ -57,50 +47,80 @@ def train(
     The learning rate is multiplied by `drop_factor` after each epoch named in `drops`. `seed` decides the data
     order and, by a generator of its own, the augmentation. `masks` holds the removed weights at zero from
     before the first step on. `precision="amp"` is float16 with loss scaling on a GPU and bfloat16 on a CPU.
+    `graph` says whether a step runs as one graph (see `lib.compiling`); None decides by the work ahead.
+
+    With `checkpoint` the state is kept in that file, at least every minute and at the end, and a training that
+    finds its own there goes on from it; a file of another training is not used, and a warning says so.
 
     Rows: epoch (from 1), train_loss and train_top1_pct, train_top5_pct over the epoch's batches as they came
-    (augmented, training mode, weights changing), test_loss, test_top1_pct, test_top5_pct after the epoch, and
-    train_s, test_s (wall clock, device synchronised). Top-5 of fewer than five classes is top of all.
+    (augmented, training mode, weights changing), test_loss, test_top1_pct, test_top5_pct after the epoch,
+    train_s, test_s (wall clock, device synchronised, without making the graph), and step (`eager`, `compiled` or
+    `CUDA graph`). Top-5 of fewer than five classes is top of all.
     `on_epoch` is called with each row. ValueError for an impossible setting, a model on another device, or a
     training loss that is not finite.
     """
     _check(model, data, epochs, batch, precision, lr)
-    order = torch.Generator(data.device).manual_seed(seed)
-    changes = torch.Generator(data.device).manual_seed(seed + 1_000_003)  # augmentation: not the order's stream
+    recipe = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "drops": list(drops)}
+    recipe |= {"drop_factor": drop_factor, "batch": batch, "precision": precision, "seed": seed, "epochs": epochs}
+    identity = _identity(model, data, masks) | recipe if checkpoint else {}
+    settle(data.device)
     stepper = catalog.load("optimizer", optimizer)(model.parameters(), lr, weight_decay)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(stepper, sorted(drops), drop_factor)
+    removed = multipliers(model, masks or {})
+    _multiply(*removed)
     scaler = torch.amp.GradScaler(data.device.type, enabled=precision == "amp" and data.device.type == "cuda")
-    masked, factors = multipliers(model, masks or {})
-    _multiply(masked, factors)
-    rows = []
-    for epoch in range(1, epochs + 1):
-        start = _clock(data.device)
-        totals = _Totals(data)
+    changes = torch.Generator(data.device).manual_seed(seed + 1_000_003)  # augmentation: not the order's stream
+    totals = _Totals(data)
+    parts = {"model": model, "optimizer": stepper, "scaler": scaler, "totals": totals}
+    saved = Checkpoint(checkpoint, identity, parts, {"changes": changes}) if checkpoint else None
+    rows, done, seconds = (saved and saved.load()) or ([], 0, 0.0)
+
+    loss = compiling.Loss(model, precision)
+    whole, how = loss, "eager"
+    steps = epochs * (len(data.train_x) // batch)
+    if graph is None:
+        graph = compiling.pays(model, data.shape, steps, batch, precision)
+    if graph and steps and len(rows) < epochs:
         model.train()
-        for index in torch.randperm(len(data.train_x), generator=order, device=data.device).split(batch):
-            images, labels = data.train_x[index], data.train_y[index]
-            x = normalise(data, augment(images, changes) if data.augment else images)
-            with _autocast(data.device, precision):
-                logits = model(x)
-                loss = F.cross_entropy(logits, labels)
-            stepper.zero_grad()
-            scaler.scale(loss).backward()
-            scaler.step(stepper)
-            scaler.update()
-            _multiply(masked, factors)
-            totals.add(loss, logits, labels)
-        row = {"epoch": epoch, **totals.row("train_")}
+        whole, how = compiling.prepare(loss, *_batch(data, torch.arange(batch, device=data.device)))
+
+    def advance(index: Tensor) -> None:
+        x, labels = _batch(data, index, changes)
+        # a graph takes batches of one size, and an epoch's last one may be smaller
+        value, logits = (whole if len(index) == batch else loss)(x, labels)
+        stepper.zero_grad()
+        scaler.scale(value).backward()
+        scaler.step(stepper)
+        scaler.update()
+        _multiply(*removed)
+        totals.add(value.detach(), logits, labels)
+
+    for epoch in range(len(rows) + 1, epochs + 1):
+        for group in stepper.param_groups:
+            group["lr"] = lr * drop_factor ** sum(drop < epoch for drop in drops)
+        start = _clock(data.device) - seconds
+        model.train()
+        batches = _order(data, seed, epoch).split(batch)
+        for number in range(done, len(batches)):
+            advance(batches[number])
+            if saved and saved.due():
+                saved.save((rows, number + 1, _clock(data.device) - start))
         middle = _clock(data.device)
+        row = {"epoch": epoch, **totals.row("train_")}
         if not math.isfinite(row["train_loss"]):
+            if saved:
+                saved.remove()
             raise ValueError(
                 f"the training loss is {row['train_loss']} in epoch {epoch} (lr {lr}, {precision}): "
                 f"a finite one is needed, perhaps by a lower lr"
             )
         test = evaluate(model, data, precision=precision)
         row |= {f"test_{key}": value for key, value in test.items()}
-        row |= {"train_s": middle - start, "test_s": _clock(data.device) - middle}
+        row |= {"train_s": middle - start, "test_s": _clock(data.device) - middle, "step": how}
         rows.append(row)
-        schedule.step()
+        done, seconds = 0, 0.0
+        totals.clear()
+        if saved and (saved.due() or epoch == epochs):
+            saved.save((rows, 0, 0.0))
         if on_epoch:
             on_epoch(row)
     return rows
@@ -121,7 +141,8 @@ def evaluate(
     _check(model, data, 0, batch, precision, 1.0)
     images, labels = (data.test_x, data.test_y) if split == "test" else (data.train_x, data.train_y)
     totals = _Totals(data)
-    with evaluating(model), _autocast(data.device, precision):
+    settle(data.device)
+    with evaluating(model), compiling.autocast(data.device, precision):
         for x, y in zip(images.split(batch), labels.split(batch), strict=True):
             logits = model(normalise(data, x))
             totals.add(F.cross_entropy(logits, y), logits, y)
@@ -135,6 +156,17 @@ class _Totals:
         self.sums = torch.zeros(3, dtype=torch.float64, device=data.device)  # loss, top-1 hits, top-5 hits
         self.count = 0
         self.k = min(5, data.classes)
+
+    def clear(self) -> None:
+        self.sums.zero_()
+        self.count = 0
+
+    def state_dict(self) -> dict:
+        return {"sums": self.sums, "count": self.count}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.sums.copy_(state["sums"])
+        self.count = state["count"]
 
     @torch.no_grad()
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -157,9 +189,39 @@ def _multiply(weights: list[Tensor], factors: list[Tensor]) -> None:
         torch._foreach_mul_(weights, factors)
 
 
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
-    dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
-    return torch.autocast(device.type, dtype, enabled=precision == "amp")
+def settle(device: torch.device) -> None:
+    """Make this process ready to compute for long: memory that stays, and on a GPU the fastest convolutions."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    else:
+        torch.backends.cudnn.benchmark = True  # tries the algorithms at the first batch of each size
+
+
+def _order(data: Dataset, seed: int, epoch: int) -> Tensor:
+    """Positions of the training images in the order of this epoch, which follows from seed and epoch alone."""
+    generator = torch.Generator(data.device).manual_seed(seed * 100_003 + epoch)
+    return torch.randperm(len(data.train_x), generator=generator, device=data.device)
+
+
+def _batch(data: Dataset, index: Tensor, changes: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Normalised images, augmented if the data set asks for it and `changes` is given, and labels."""
+    images = data.train_x[index]
+    if data.augment and changes is not None:
+        images = augment(images, changes)
+    return normalise(data, images), data.train_y[index]
+
+
+def _identity(model: nn.Module, data: Dataset, masks: Masks | None) -> dict:
+    """What decides the numbers of a training besides its recipe."""
+    return {
+        "torch": str(torch.__version__),
+        "device": str(data.device),
+        "threads": torch.get_num_threads(),
+        "data": data.info["fingerprint"],
+        "images": len(data.train_x),
+        "start": digest(model.state_dict()),
+        "masks": digest(masks or {}),
+    }
 
 
 def _clock(device: torch.device) -> float:

@@ -1,0 +1,104 @@
+"""One training step as one graph: compiled on a CPU, a CUDA graph on a GPU, or eager where that is no gain.
+
+What was measured is in docs/performance.md. Which of the three a training uses follows from the work ahead alone,
+never from what a cache happens to hold, so that the same settings give the same numbers.
+"""
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib import flops
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache" / "inductor"
+
+# A first compile of ResNet-20 takes 30 s on two cores and saves 6 % of each later step in mixed precision. This is
+# about 800 steps of ResNet-20 with 256 images; the other runs of a study then start from the cache, in 3 s.
+CPU_WORK = 5e13  # floating-point operations of a training
+# Capturing takes about as long as ten steps.
+CUDA_STEPS = 100
+
+
+class Loss(nn.Module):
+    """The loss of a batch, and its logits cut off from the gradient."""
+
+    def __init__(self, model: nn.Module, precision: str):
+        super().__init__()
+        self.model, self.precision = model, precision
+
+    def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        # a CUDA graph may not rely on autocast's cache of casted weights
+        with autocast(x.device, self.precision, cache_enabled=False):
+            logits = self.model(x)
+            loss = F.cross_entropy(logits, labels)
+        return loss, logits.detach()
+
+
+def autocast(device: torch.device, precision: str, cache_enabled: bool = True) -> torch.autocast:
+    """Mixed precision for `amp`, nothing for `float32`: float16 on a GPU, bfloat16 on a CPU."""
+    dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision == "amp", cache_enabled=cache_enabled)
+
+
+def pays(model: nn.Module, shape: tuple[int, int, int], steps: int, batch: int, precision: str) -> bool:
+    """Whether a training of `steps` steps of `batch` images gains by a graph."""
+    if next(model.parameters()).is_cuda:
+        return steps >= CUDA_STEPS
+    # in float32 the compiled step is no faster: the time is in the convolutions, which stay the library's
+    work = 6 * flops.macs(model, shape)["macs_dense"] * batch * steps
+    return precision == "amp" and work >= CPU_WORK
+
+
+def prepare(loss: Loss, x: Tensor, labels: Tensor) -> tuple[Callable, str]:
+    """`loss` as one graph for batches like (x, labels), and how: `compiled`, `CUDA graph` or `eager`.
+
+    The graph is tried, forward and backward; parameters, buffers and gradients are afterwards as before. Where it
+    cannot be had, a warning says why in one line, and `loss` itself comes back.
+    """
+    buffers = [buffer.clone() for buffer in loss.buffers()]
+    missing = None if x.is_cuda else compiler_missing()
+    try:
+        if missing:
+            raise RuntimeError(missing)
+        step, how = (_captured(loss, x, labels), "CUDA graph") if x.is_cuda else (compiled(loss), "compiled")
+        step(x, labels)[0].backward()
+    except Exception as error:  # compilers fail in many ways, and none of them should stop a training
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        warnings.warn(f"training goes on without a graph, only slower: {reason}", RuntimeWarning, stacklevel=3)
+        step, how = loss, "eager"
+    finally:
+        for buffer, before in zip(loss.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        loss.zero_grad(set_to_none=True)
+    return step, how
+
+
+def compiled(function: Callable, **options) -> Callable:
+    """torch.compile for fixed shapes, its results kept on disk in CACHE for the next process."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE))
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of a missing GPU
+    import torch._inductor.config as inductor  # 2 s, only where it is needed
+
+    inductor.cpp.threads = torch.get_num_threads()  # part of the key in the cache; the default is not
+    torch.compiler.reset()  # each training has a network of its own, and dynamo gives up after eight
+    return torch.compile(function, dynamic=False, **options)
+
+
+def compiler_missing() -> str | None:
+    """Why nothing can be compiled for the CPU here, in one line; None where it can."""
+    wanted = os.environ.get("CXX", "g++")
+    found = shutil.which(wanted) or shutil.which("clang++")
+    return None if found else f"no C++ compiler ({wanted}) was found"
+
+
+def _captured(loss: Loss, x: Tensor, labels: Tensor) -> Callable:
+    """Forward and backward of `loss` as CUDA graphs, replayed for each batch of this size."""
+    # a module of its own around the same model: capturing replaces its forward, which then takes one size only
+    return torch.cuda.make_graphed_callables(Loss(loss.model, loss.precision), (x.clone(), labels.clone()))

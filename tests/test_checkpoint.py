@@ -1,0 +1,127 @@
+"""A training that is killed and goes on equals one that was never interrupted, bit for bit."""
+
+import warnings
+
+import pytest
+import torch
+from test_train import network, same, tiny
+
+from lib import checkpoint, masks, pruners, train
+
+RECIPE = {"epochs": 3, "batch": 16, "seed": 4, "drops": (1,), "lr": 0.01}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """A checkpoint after every step."""
+    monkeypatch.setattr(checkpoint, "EVERY_S", 0.0)
+
+
+def kill_after(monkeypatch, steps: int) -> None:
+    """The training dies in the step after the given number of them."""
+    count = 0
+    original = train._Totals.add
+
+    def add(totals, *values):
+        nonlocal count
+        if count == steps:
+            raise Killed
+        count += 1
+        original(totals, *values)
+
+    monkeypatch.setattr(train._Totals, "add", add)
+
+
+def untimed(rows: list[dict]) -> list[dict]:
+    return [{name: value for name, value in row.items() if not name.endswith("_s")} for row in rows]
+
+
+@pytest.mark.parametrize("precision", train.PRECISIONS)
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "momentum"])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, often, optimizer, precision):
+    data, recipe = tiny(), RECIPE | {"optimizer": optimizer, "precision": precision}
+    whole = network()
+    kept = pruners.prune(whole, "rand", 0.3, [])
+    expected = train.train(whole, data, masks=kept, **recipe)
+    file = tmp_path / "folder" / "state.pt"
+    for steps in (1, 4, 2):  # of nine; in the middle of an epoch, in the next, and again
+        with monkeypatch.context() as patch:
+            kill_after(patch, steps)
+            # the notebook builds and prunes anew after a kill
+            with pytest.raises(Killed):
+                train.train(network(), data, masks=kept, checkpoint=file, **recipe)
+    resumed = network()
+    rows = train.train(resumed, data, masks=kept, checkpoint=file, **recipe)
+    assert same(resumed, whole)
+    assert untimed(rows) == untimed(expected)
+    assert all(row["train_s"] > 0 for row in rows)
+
+
+def test_what_is_finished_is_not_trained_again(tmp_path, monkeypatch):
+    file = tmp_path / "state.pt"
+    first = network()
+    rows = train.train(first, tiny(), checkpoint=file, **RECIPE)
+    kill_after(monkeypatch, 0)
+    second = network()
+    assert train.train(second, tiny(), checkpoint=file, **RECIPE) == rows
+    assert same(first, second)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": 0.02}, "is of a training with lr 0.01, not 0.02"),
+        ({"seed": 5}, "is of a training with seed 4, not 5"),
+        ({"masks": masks.full(network())}, "is of a training with masks"),
+    ],
+)
+def test_another_trainings_checkpoint_is_not_used(tmp_path, change, message):
+    file = tmp_path / "state.pt"
+    train.train(network(), tiny(), checkpoint=file, **RECIPE)
+    model, alone = network(), network()
+    with pytest.warns(RuntimeWarning, match=message) as caught:
+        train.train(model, tiny(), checkpoint=file, **RECIPE | change)
+    assert "\n" not in str(caught[0].message)
+    train.train(alone, tiny(), **RECIPE | change)
+    assert same(model, alone)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04 cut"])
+def test_a_damaged_checkpoint_is_said_and_not_used(tmp_path, content):
+    file = tmp_path / "state.pt"
+    file.write_bytes(content)
+    with pytest.warns(RuntimeWarning, match="is damaged"):
+        assert len(train.train(network("fc"), tiny(), checkpoint=file, **RECIPE)) == 3
+
+
+def test_a_checkpoint_holds_no_code(tmp_path):
+    """What torch.load would have to run is refused, not run."""
+
+    class Evil:
+        def __reduce__(self):
+            return print, ("run",)
+
+    file = tmp_path / "state.pt"
+    torch.save({"settings": Evil()}, file)
+    with pytest.warns(RuntimeWarning, match="is damaged"):
+        train.train(network("fc"), tiny(), checkpoint=file, **RECIPE)
+
+
+def test_a_full_disk_costs_the_checkpoint_only(tmp_path, often):
+    file = tmp_path / "file" / "state.pt"
+    file.parent.write_text("not a folder")
+    with pytest.warns(RuntimeWarning, match="was not written"):
+        rows = train.train(network("fc"), tiny(), checkpoint=file, **RECIPE)
+    assert len(rows) == 3
+
+
+def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch, often):
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train.train(network("fc"), tiny(), **RECIPE)
+    assert not list(tmp_path.iterdir())
