@@ -17,7 +17,7 @@ help: ## this list
 report: .venv/ready ## execute what is missing of STUDY and write figures/STUDY/report.pdf
 	@$(BIN)/python -m lib.study run $(STUDY) --report $(OPTIONS)
 
-status: .venv/ready ## show each run of STUDY: done, failed and why, or waiting
+status: .venv/ready ## show each run of STUDY: done, running, failed and why, or waiting
 	@$(BIN)/python -m lib.study status $(STUDY) $(if $(SEEDS),--seeds $(SEEDS))
 
 test: .venv/ready ## run the test suite and the linter

@@ -18,6 +18,10 @@ from lib import machine, parameters, paths
 from lib.files import read_json, replacing, write_json
 
 RUN, METRICS, ERROR, NOTEBOOK = "run.json", "metrics.json", "error.json", "notebook.ipynb"
+PROGRESS = "progress.json"  # only while the run is under way
+
+# Folders beside the runs of a study: attempts under way, named <run>.<process>, and the state of trainings.
+ATTEMPTS, CHECKPOINTS = ".attempts", ".checkpoints"
 
 # Parameters that name a run even when a study does not sweep them, in this order.
 IDENTITY = ("data", "model", "pruner")
@@ -90,17 +94,32 @@ def note(run: Run, **facts) -> None:
     write_json(run.directory / RUN, read_json(run.directory / RUN) | facts)
 
 
+def checkpoint(run: Run, training: str) -> Path:
+    """The file for the state of a training of this run (`train(checkpoint=...)`), the same for every attempt at it."""
+    return _checkpoints(run) / f"{training}.pt"
+
+
+def _checkpoints(run: Run) -> Path:
+    folder, name = run.directory.parent, run.directory.name
+    if folder.name == ATTEMPTS:
+        folder, name = folder.parent, name.rpartition(".")[0]
+    return folder / CHECKPOINTS / name
+
+
 def finish(run: Run, metrics: dict, **tables: pd.DataFrame | list[dict]) -> dict:
     """Write each table as `<name>.csv`, then `metrics.json`: the run counts as done from here on.
 
     `metrics` is flat, with units in its keys; not-a-number becomes null. Adds `wall_s`, from `begin` to now.
+    The states of its trainings are no longer needed and go.
     """
     for name, rows in tables.items():
         with replacing(run.directory / f"{name}.csv") as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False)
     metrics = {key: _plain(value) for key, value in metrics.items()}
     metrics["wall_s"] = round(time.monotonic() - run.started, 3)
+    (run.directory / PROGRESS).unlink(missing_ok=True)
     write_json(run.directory / METRICS, metrics)
+    shutil.rmtree(_checkpoints(run), ignore_errors=True)
     return metrics
 
 

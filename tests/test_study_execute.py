@@ -52,7 +52,7 @@ def test_killed_driver_goes_on_where_it_was(here):
     after = here.done("s")
     assert {run: after[run] for run in before} == before  # content and time of writing
     assert sorted(here.executed()[2:]) == sorted(set(after) - set(before))  # each once
-    assert not (here.runs / "s" / state.ATTEMPTS).exists()
+    assert not (here.runs / "s" / runs.ATTEMPTS).exists()
     values = {run: found["value"] for run, found in here.values("s").items()}
     assert values == {"stub-nameone-seed1": 4, "stub-namefour-seed1": 5, "stub-namefive-seed1": 9}
 
@@ -118,7 +118,7 @@ def test_interrupt_leaves_no_kernel_and_no_half_run(here):
     assert err == "interrupted: finished runs are kept, start again to go on\n"
     assert len(children) == 1
     assert gone(children)
-    assert not (here.runs / "s" / state.ATTEMPTS).exists()
+    assert not (here.runs / "s" / runs.ATTEMPTS).exists()
     assert sorted(states("s").values()) == ["done", "waiting"]
 
 
@@ -176,7 +176,7 @@ def test_full_disk_by_an_error(here, monkeypatch):
     assert list(errors) == ["stub-nameb-seed1"]
     assert "No space left" in errors["stub-nameb-seed1"]
     assert sorted(states("s").values()) == ["done", "done", "waiting"]
-    assert not (here.runs / "s" / state.ATTEMPTS).exists()
+    assert not (here.runs / "s" / runs.ATTEMPTS).exists()
 
 
 def fake_attempts(monkeypatch, fails_to_publish: str = "") -> None:

@@ -7,12 +7,15 @@ import sys
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from lib import paths, runs
 from lib.files import read_json
+from lib.progress import duration
 from lib.study import state
+
+TELL_EVERY_S = 60.0
 
 CODES = "Exit code: 0 all done, 1 a run or the report failed or is missing, 2 bad input, 130 interrupted."
 
@@ -34,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--jobs", type=_positive, metavar="N", help="runs at once (default: half the cores, at least 2)")
     run.add_argument("--report", action="store_true", help="then make the report, gaps marked")
     _command(commands, "report", "make figures/NAME/report.pdf from the finished runs, gaps marked")
-    _command(commands, "status", "show each run of a study: done, failed and why, or waiting")
+    _command(commands, "status", "show each run of a study: done, running and how far, failed and why, or waiting")
     commands.add_parser("list", help="show the studies there are", epilog=CODES)
     return main
 
@@ -74,7 +77,7 @@ def run(planned: dict, jobs: int | None, report: bool, console: Console) -> int:
     with _progress(console) as bar:
         task = bar.add_task("starting", total=len(planned["runs"]), completed=done, left="")
         watch = _Watch(planned, missing, jobs, console, bar, task)
-        errors = run_study(planned, jobs, watch.started, watch.ended, watch.waits) if missing else {}
+        errors = run_study(planned, jobs, watch.started, watch.ended, watch.waits, watch.tick) if missing else {}
     for identifier, error in errors.items():
         console.print(f"failed: {identifier}: {error}", style="red", markup=False, highlight=False)
     if errors:
@@ -104,38 +107,48 @@ class _Watch:
         self.planned, self.open, self.jobs = planned, list(missing), jobs
         self.console, self.bar, self.task = console, bar, task
         self.running: dict[str, float] = {}
+        self.rows: dict[str, TaskID] = {}
+        self.told = time.monotonic()
 
     def started(self, run: dict) -> None:
         self.running[run["id"]] = time.monotonic()
+        self.rows[run["id"]] = self.bar.add_task(f"  {run['id']}", total=None, left="")
         self._show()
 
     def ended(self, run: dict, error: str | None) -> None:
         took = time.monotonic() - self.running.pop(run["id"], time.monotonic())
         self.open = [r for r in self.open if r["id"] != run["id"]]
         self.bar.advance(self.task)
+        if run["id"] in self.rows:
+            self.bar.remove_task(self.rows.pop(run["id"]))
         self._show()
         verdict = f"FAILED, {error}" if error else f"{took:.1f} s"
         count = f"[{len(self.planned['runs']) - len(self.open)}/{len(self.planned['runs'])}]"
         self.console.print(f"{count} {run['id']}: {verdict}{self._left()}", markup=False, highlight=False)
 
+    def tick(self) -> None:
+        """How far each running training is: a row of its own, or where no terminal shows it, a line each minute."""
+        tell = not self.console.is_terminal and time.monotonic() - self.told >= TELL_EVERY_S
+        for identifier, text in state.under_way(self.planned).items():
+            if identifier in self.rows:
+                self.bar.update(self.rows[identifier], description=f"  {identifier}: {text}")
+            if tell:
+                self.console.print(f"{identifier}: {text}", markup=False, highlight=False, soft_wrap=True)
+        if tell:
+            self.told = time.monotonic()
+
     def waits(self, owner: str) -> None:
         self.console.print(f"Study {self.planned['study']} is being executed by {owner}: waiting for it to end.")
 
     def _show(self) -> None:
-        self.bar.update(self.task, description=", ".join(self.running) or "done", left=self._left())
+        self.bar.update(self.task, description=f"{len(self.running)} running", left=self._left())
 
     def _left(self) -> str:
         if not self.open:
             return ""
         seconds = state.seconds_left(self.planned, self.open, self.jobs)
         # no guess before every kind of run has finished once
-        return "" if seconds is None else f", about {_duration(seconds)} left"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return "" if seconds is None else f", about {duration(seconds)} left"
 
 
 def _progress(console: Console) -> Progress:
@@ -161,13 +174,14 @@ def make_report(planned: dict, console: Console) -> int:
 
 def status(planned: dict, console: Console) -> int:
     table = Table("run", "state", "", title=f"{planned['study']}: {planned['title']}", title_justify="left")
-    counts = {"done": 0, "failed": 0, "waiting": 0}
+    counts = {"done": 0, "running": 0, "failed": 0, "waiting": 0}
+    under_way = state.under_way(planned)
     for entry in planned["runs"]:
-        now = state.of(planned, entry)
+        now = "running" if entry["id"] in under_way else state.of(planned, entry)
         counts[now] += 1
-        table.add_row(entry["id"], now, _headline(planned, entry, now))
+        table.add_row(entry["id"], now, under_way.get(entry["id"]) or _headline(planned, entry, now))
     console.print(table)
-    console.print(", ".join(f"{count} {name}" for name, count in counts.items()))
+    console.print(", ".join(f"{count} {name}" for name, count in counts.items() if count or name != "running"))
     return int(counts["done"] < len(planned["runs"]))
 
 

@@ -93,7 +93,7 @@ def attempt(
     it failed because the study is `stopping`.
     """
     study = state.folder(planned)
-    work = study / state.ATTEMPTS / f"{run['id']}.{os.getpid()}"
+    work = study / runs.ATTEMPTS / f"{run['id']}.{os.getpid()}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     error = None

@@ -29,12 +29,14 @@ def run_study(
     on_start: Callable[[dict], None] = lambda run: None,
     on_end: Callable[[dict, str | None], None] = lambda run, error: None,
     on_wait: Callable[[str], None] = lambda owner: None,
+    on_tick: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
     """Execute every run of the plan that is not done; return run id -> error of those that did not get done.
 
-    `jobs` runs go at once and divide the cores; a run with `exclusive` waits until it is alone and has all
-    of them. A second driver of the same study waits for the first (`on_wait` is told), then does what is
-    missing. Ctrl-C stops the kernels, removes the unfinished attempts and raises KeyboardInterrupt.
+    `jobs` runs go at once and divide the cores; a run with `exclusive` waits until it is alone and has all of them.
+    A second driver of the same study waits for the first (`on_wait` is told), then does what is missing. `on_tick` is
+    called about once a second. Ctrl-C stops the kernels, removes the unfinished attempts and raises
+    KeyboardInterrupt; the states of unfinished trainings stay.
     """
     with _only_driver(planned, on_wait):
         state.check(planned)
@@ -56,6 +58,7 @@ def run_study(
                     share = (_threads(run, jobs), len(running), stopping, nursery)
                     running[pool.submit(attempt, planned, run, *share)] = run
                 ended, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
+                on_tick()
                 for future in ended:
                     run = running.pop(future)
                     if error := future.result():

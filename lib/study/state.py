@@ -5,12 +5,13 @@ import shutil
 from pathlib import Path
 from statistics import median
 
-from lib import paths, runs
+import psutil
+
+from lib import paths, progress, runs
 from lib.files import read_json, write_json
 from lib.study import spec
 
 PLAN = "plan.json"
-ATTEMPTS = ".attempts"
 
 
 def plan(name: str, seeds: list[int] | None = None) -> dict:
@@ -82,9 +83,19 @@ def check(planned: dict) -> None:
             )
 
 
+def under_way(planned: dict) -> dict[str, str]:
+    """Run id -> how far it is, of the runs that some driver on this machine is executing now."""
+    found = {}
+    for attempt in sorted((folder(planned) / runs.ATTEMPTS).glob("*")):
+        identifier, _, process = attempt.name.rpartition(".")
+        if process.isdecimal() and psutil.pid_exists(int(process)):
+            found[identifier] = progress.of(attempt) or "started"
+    return found
+
+
 def clear_attempts(planned: dict) -> None:
     """Remove what a killed driver left behind; call only while holding the study's lock."""
-    shutil.rmtree(folder(planned) / ATTEMPTS, ignore_errors=True)
+    shutil.rmtree(folder(planned) / runs.ATTEMPTS, ignore_errors=True)
 
 
 def seconds_left(planned: dict, open_runs: list[dict], jobs: int) -> float | None:
