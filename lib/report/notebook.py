@@ -8,7 +8,6 @@ import base64
 import io
 from pathlib import Path
 
-import seaborn as sns
 from IPython.display import Markdown, display
 from matplotlib import font_manager
 from matplotlib import pyplot as plt
@@ -22,11 +21,11 @@ SCREEN_DPI, PAGE_DPI = 144, 220
 
 
 def setup():
-    """Set the fonts and the seaborn theme of the report's figures."""
+    """Set the fonts and the theme of the report's figures: seaborn's, by the styles that matplotlib carries of it."""
     for path in fonts.folder().glob("*.ttf"):
         font_manager.fontManager.addfont(path)
     face = fonts.SANS
-    sns.set_theme(style="ticks", context="paper", palette="colorblind")
+    plt.style.use(["seaborn-v0_8-ticks", "seaborn-v0_8-paper", "seaborn-v0_8-colorblind"])  # importing it takes 2 s
     plt.rcParams.update({
         "font.family": face, "font.size": 8.5, "axes.titlesize": 9, "axes.labelsize": 8.5,
         "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8, "legend.title_fontsize": 8,
