@@ -5,6 +5,7 @@
 and with it every kernel, however the driver has ended.
 """
 
+import atexit
 import ctypes
 import gc
 import importlib
@@ -13,6 +14,7 @@ import os
 import random
 import signal
 import sys
+import traceback
 
 PR_SET_PDEATHSIG = 1  # man 2 prctl: the signal that a process gets when its parent dies
 
@@ -105,10 +107,20 @@ def kernel(nursery: int, argv: list[str], env: dict[str, str], cwd: str, log: st
         torch.set_num_threads(int(env["OMP_NUM_THREADS"]))  # OpenMP read the nursery's when it was loaded
     # ipykernel took its parent from the environment when it was imported
     sys.argv = ["ipykernel_launcher", *argv, f"--IPKernelApp.parent_handle={nursery}"]
+    code = 1
     try:
         importlib.import_module("ipykernel.kernelapp").launch_new_instance()
+        code = 0
+    except BaseException as error:
+        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
     finally:
-        gc.unfreeze()  # libraries complain at the end about objects that have not been collected
+        # what asked to be called at the end is called; taking every module apart would take another second
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _redirect(source: int, target: int) -> None:
