@@ -250,7 +250,7 @@ def test_size_of_kept_weights():
 
 def amp(time: dict, memory: dict, top1: dict, epochs: int = 3) -> pd.DataFrame:
     return pd.DataFrame([
-        {"density": density, "precision": p, "epoch": e, "train_s": 100.0 if e == 1 else time[p] * e, "peak_memory_mib":
+        {"seed": 1, "density": density, "precision": p, "epoch": e, "train_s": 100.0 if e == 1 else time[p] * e, "peak_memory_mib":
          memory[p], "memory_before_mib": 10.0, "test_top1_pct": top1[p] + e, "memory_of": "GPU"}
         for density in (1.0, 0.1) for p in ("float32", "amp") for e in range(1, epochs + 1)
     ])  # fmt: skip
@@ -271,6 +271,25 @@ def test_amp_summary_leaves_the_first_epoch_out():
     assert single["epoch_s"].eq(100).all()
     assert single["epoch_sd_s"].eq(0).all()
     assert precision.summary(pd.DataFrame()).empty
+
+
+@pytest.mark.parametrize(
+    ("loses", "verdict"), [((0.5, -0.5, 0.1), "within twice its standard error"), ((3.0, 3.2, 3.1), "more than twice")]
+)
+def test_accuracy_of_mixed_precision_over_seeds(loses, verdict):
+    """The mean difference by hand, and a verdict that follows it."""
+    parts = [
+        amp({"float32": 2.0, "amp": 1.0}, {"float32": 1.0, "amp": 1.0}, {"float32": 50 + s, "amp": 50 + s - lost})
+        for s, lost in enumerate(loses)
+    ]
+    table = precision.summary(pd.concat([part.assign(seed=number) for number, part in enumerate(parts)]))
+    row = table[(table["compression"] == 1) & (table["precision"] == "amp")].iloc[0]
+    assert (row["n"], row["epochs_timed"]) == (3, 6)
+    assert row["difference_pct"] == pytest.approx(-np.mean(loses))
+    said = " ".join(precision.sentences(table, "GPU"))
+    assert verdict in said
+    assert "3 seeds each" in said
+    assert "another seed alone changes it by 1.00" in said  # 50, 51, 52
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(1.0, "2.00 times faster"), (4.0, "2.00 times slower")])
