@@ -1,6 +1,6 @@
 """One training step as one graph: compiled on a CPU, a CUDA graph on a GPU, or eager where that is no gain.
 
-What was measured is in docs/performance.md. Which of the three a training uses follows from the work ahead alone,
+What was measured is in lib/bench/notes.md. Which of the three a training uses follows from the work ahead alone,
 never from what a cache happens to hold, so that the same settings give the same numbers.
 """
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lib import models, pruners
 from lib.data import Dataset, normalise, scoring_batches
-from lib.device import synchronise
+from lib.device import settle, synchronise
 from lib.masks import Masks, apply_masks_, masked_forward
 
 
@@ -42,6 +42,7 @@ def inference(
     for network in networks.values():
         if isinstance(network, nn.Module):
             network.eval()
+    settle(data.device)
     rows = []
     for turn in range(warmup + repeats):
         for label in _rotated(list(networks), turn):

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from lib import catalog, compiling
 from lib.checkpoint import Checkpoint, digest
 from lib.data import Dataset, augment, normalise
-from lib.device import synchronise
+from lib.device import settle, synchronise
 from lib.masks import Masks, evaluating, multipliers
-from lib.memory import keep_freed_memory
 
 PRECISIONS = ("float32", "amp")
 
@@ -187,14 +186,6 @@ class _Totals:
 def _multiply(weights: list[Tensor], factors: list[Tensor]) -> None:
     if weights:
         torch._foreach_mul_(weights, factors)
-
-
-def settle(device: torch.device) -> None:
-    """Make this process ready to compute for long: memory that stays, and on a GPU the fastest convolutions."""
-    if device.type == "cpu":
-        keep_freed_memory()
-    else:
-        torch.backends.cudnn.benchmark = True  # tries the algorithms at the first batch of each size
 
 
 def _order(data: Dataset, seed: int, epoch: int) -> Tensor:

@@ -10,17 +10,26 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 import psutil
 from filelock import FileLock, Timeout
 
+from lib import machine
 from lib.study import state
 from lib.study.attempt import attempt
 from lib.study.nursery import Nursery
 
 LOCK = ".lock"
+# of GPU memory that one run may take: ResNet-20 with 256 images, CIFAR-10 beside it, and torch's own context
+RUN_ON_GPU_MIB = 4096
 FORK_FROM = 3  # runs; for fewer, ordinary kernels on both cores have started before the nursery is ready
 
 
 def default_jobs() -> int:
-    """One run for each two cores, at least two on a machine that has two: a small network cannot fill more."""
-    return max(1, (os.cpu_count() or 1) // 2, min(2, os.cpu_count() or 1))
+    """Runs at once: one for each two cores, at least two on a machine that has two; as many as fit on its first GPU.
+
+    A small network fills neither two cores nor a GPU.
+    """
+    cores = os.cpu_count() or 1
+    jobs = max(1, cores // 2, min(2, cores))
+    gpus = machine.hardware()["gpus"]
+    return max(1, min(jobs, gpus[0]["memory_mib"] // RUN_ON_GPU_MIB)) if gpus else jobs
 
 
 def run_study(
