@@ -3,16 +3,17 @@
 STUDY ?= quick
 JOBS ?=
 SEEDS ?=
+SHORT ?=
 PYTHON ?= python3
 
 BIN := .venv/bin
 OPTIONS := $(if $(JOBS),--jobs $(JOBS)) $(if $(SEEDS),--seeds $(SEEDS))
 
-.PHONY: help report status test lab lock
+.PHONY: help report status test bench lab lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
-	@echo 'Variables:    STUDY=quick  SEEDS="1 2 3"  JOBS=2  PYTHON=python3 (3.11 or newer)'
+	@echo 'Variables:    STUDY=quick  SEEDS="1 2 3"  JOBS=2  SHORT=1  PYTHON=python3 (3.11 or newer)'
 
 report: .venv/ready ## execute what is missing of STUDY and write figures/STUDY/report.pdf
 	@$(BIN)/python -m lib.study run $(STUDY) --report $(OPTIONS)
@@ -23,6 +24,9 @@ status: .venv/ready ## show each run of STUDY: done, running, failed and why, or
 test: .venv/ready ## run the test suite and the linter
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+bench: .venv/ready ## measure training, inference and fixed costs against code in the usual style (SHORT=1: 2 minutes)
+	@$(BIN)/python -m lib.bench $(if $(SHORT),--short)
 
 lab: .venv/ready ## open JupyterLab
 	@$(BIN)/jupyter lab notebooks

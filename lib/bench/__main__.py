@@ -1,0 +1,186 @@
+"""Command line: python -m lib.bench."""
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lib import catalog, machine, paths
+from lib.bench import fixed, passes, plans, table, training
+from lib.bench.turns import Program
+
+CODES = "Exit code: 0 all measured, 1 something failed, 2 bad option, 130 interrupted."
+SECTIONS = ("training", "inference", "fixed", "epochs", "quick")
+STUDIES = ("cos568", "cos568-small", "quick")
+
+# `rounds` of segments of about `segment_s` for training, `repeats` of passes for inference; see measure() of each
+SHORT = {
+    "short": True, "training": [("cifar10", "resnet20"), ("mnist", "fc")], "inference": [("cifar10", "resnet20")],
+    "rounds": 3, "segment_s": 2.0, "graph": False, "transforms": 256,
+    "repeats": 3, "test_images": 1_024, "train_steps": 12,
+    "plain_runs": 2, "study_runs": 4,
+}  # fmt: skip
+VGG = [("cifar10", "vgg16")] if "vgg16" in catalog.MODELS else []
+FULL = {
+    "short": False, "training": [*SHORT["training"], *VGG], "inference": SHORT["inference"],
+    "rounds": 7, "segment_s": 10.0, "graph": True, "transforms": 1_000,
+    "repeats": 7, "test_images": 10_000, "train_steps": 60,
+    "plain_runs": 5, "study_runs": 9,
+}  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        """One line, without the usage that argparse puts before it."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = _Parser(
+        prog="python -m lib.bench",
+        description="Measure the workbench against code in the usual style, side by side in one run, and write "
+        "bench.md and bench.csv. The machine should have nothing else to do. Nothing is downloaded: where the files "
+        "of CIFAR-10 or MNIST are missing, random images of the same shapes take their place, and the table says so.",
+        epilog=CODES,
+    )
+    made.add_argument(
+        "--short",
+        action="store_true",
+        help="two minutes: fewer and shorter rounds, no VGG-16, no compiled training step on a CPU, and the study "
+        "quick only where --only names it",
+    )
+    made.add_argument(
+        "--only",
+        nargs="+",
+        choices=SECTIONS,
+        metavar="SECTION",
+        help="some of: training (an epoch against the baseline), inference (passes over the test images against the "
+        "baseline), fixed (what a run costs besides its compute), epochs (that studies train, counted), quick (wall "
+        "time of that whole study); default: all",
+    )
+    made.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=paths.FIGURES / "bench",
+        help="folder for bench.md and bench.csv (default: figures/bench)",
+    )
+    return made
+
+
+class Findings:
+    """What has been measured so far: rows, notes, and what failed."""
+
+    def __init__(self):
+        self.rows, self.notes, self.errors = [], [], []
+
+    def add(self, what: str, measure: Callable[[], tuple[list, list]]) -> None:
+        """Add what `measure` returns; when it fails, the rest still goes on."""
+        print(f"{what} ...", file=sys.stderr, flush=True)
+        try:
+            rows, notes = measure()
+        except (RuntimeError, OSError, ValueError) as error:
+            self.errors.append(f"{what} failed: {error}")
+            return
+        self.rows += rows
+        self.notes += [note for note in notes if note not in self.notes]
+
+
+def run(sections: tuple[str, ...], scratch: Path, size: dict) -> Findings:
+    """Measure `sections` in turn, as long as `size` says; everything temporary goes below `scratch`."""
+    found = Findings()
+    if "training" in sections or "inference" in sections:
+        _against_baseline(found, sections, scratch, size)
+    if "fixed" in sections:
+        found.add("fixed cost of a run", lambda: fixed.measure(scratch / "fixed", size))
+    if "quick" in sections:
+        found.add("study quick", lambda: (fixed.whole("quick", scratch / "quick"), []))
+    elif "fixed" in sections and size["short"]:
+        found.rows.append(fixed.skipped("quick"))
+    if "epochs" in sections:
+        found.add("epochs of the studies", lambda: (plans.rows(STUDIES), []))
+    found.errors += [
+        f"{r['task']}, {r['form']}: other logits than the baseline" for r in found.rows if not r.get("same", True)
+    ]
+    return found
+
+
+def _against_baseline(found: Findings, sections: tuple[str, ...], scratch: Path, size: dict) -> None:
+    baseline_file = Path(__file__).with_name("baseline.py")
+    with (
+        # -P and a file, not -m: nothing of lib may set anything in the baseline's process
+        closing(Program([sys.executable, "-P", str(baseline_file)], scratch / "baseline.log")) as baseline,
+        closing(Program([sys.executable, "-m", "lib.bench.ours"], scratch / "ours.log")) as ours,
+    ):
+        programs = (baseline, ours)
+        for program in programs:
+            program.send("hello")
+        theirs, own = (program.receive() for program in programs)
+        found.notes.append(
+            f"The baseline has {theirs['workers']} worker processes and {theirs['threads']} threads, ours "
+            f"{own['threads']} threads, on {own['device']}."
+        )
+        if own["cuda"] and not size["short"]:
+            size = size | {"segment_s": None}  # whole epochs
+        for section, measure in (("training", training.measure), ("inference", passes.measure)):
+            for task in size[section] if section in sections else ():
+                asked = (task, *programs, _new(scratch / "task"), size)
+                found.add(f"{section} {training.title(task)}", lambda measure=measure, asked=asked: measure(*asked))
+            if section == "training" and section in sections and size["short"]:
+                found.rows += [training.skipped(task) for task in VGG]
+
+
+def _new(folder: Path) -> Path:
+    """`folder`, empty: that of one task, with its images, takes the place of the one before."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def facts(short: bool) -> dict:
+    """Where and when: a line each at the head of the table, a column each in the CSV."""
+    hardware, versions, load, git = machine.hardware(), machine.versions(), machine.load(), machine.git()
+    return {
+        "mode": "short" if short else "full",
+        "date_utc": datetime.now(UTC).isoformat(timespec="minutes"),
+        "commit": f"{git['commit']}{' and changes' if git['dirty'] else ''}",
+        "cpu": f"{hardware['cpu']}, {hardware['cores']} cores",
+        "gpu": ", ".join(f"{gpu['name']} (driver {gpu['driver']})" for gpu in hardware["gpus"]) or "none",
+        "memory_gib": hardware["memory_gib"],
+        "os": hardware["os"],
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "load_at_start": f"{load['load_1min']} in the last minute, processor {load['cpu_busy_pct']:.0f} % busy",
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, write, print; return the exit code."""
+    given = parser().parse_args(arguments)
+    sections = tuple(given.only or [s for s in SECTIONS if not (given.short and s == "quick")])
+    for number in (signal.SIGTERM, signal.SIGINT):  # a polite kill ends like Ctrl-C, and leaves no program behind
+        signal.signal(number, signal.default_int_handler)
+    try:
+        given.out.mkdir(parents=True, exist_ok=True)
+        where = facts(given.short)
+        with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+            found = run(sections, Path(scratch), SHORT if given.short else FULL)
+        print(table.write(given.out, found.rows, where, found.notes + found.errors))
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    except (OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for error in found.errors:
+        print(f"error: {error}", file=sys.stderr)
+    print(f"Table: {given.out / 'bench.md'} and bench.csv", file=sys.stderr)
+    return int(bool(found.errors))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
