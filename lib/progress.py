@@ -27,7 +27,8 @@ def follow(run: Run, epochs: int, what: str = "training") -> Callable[[dict], No
             "left_s": sum(seconds) / len(seconds) * (epochs - row["epoch"]),
         }
         write_json(run.directory / PROGRESS, state)
-        shown.update(Markdown(line(state)), metadata=SKIP)
+        if shown:  # None outside a notebook
+            shown.update(Markdown(line(state)), metadata=SKIP)
 
     return on_epoch
 

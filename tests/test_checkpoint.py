@@ -2,11 +2,12 @@
 
 import warnings
 
+import nbformat
 import pytest
 import torch
 from test_train import network, same, tiny
 
-from lib import checkpoint, masks, pruners, train
+from lib import checkpoint, masks, paths, pruners, runs, train
 
 RECIPE = {"epochs": 3, "batch": 16, "seed": 4, "drops": (1,), "lr": 0.01}
 
@@ -125,3 +126,36 @@ def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch, often):
         warnings.simplefilter("error")
         train.train(network("fc"), tiny(), **RECIPE)
     assert not list(tmp_path.iterdir())
+
+
+def execute(notebook: str, **parameters) -> dict:
+    """The code cells of a notebook up to the end of its run, in this process; returns what they defined."""
+    namespace: dict = {}
+    for cell in nbformat.read(paths.notebook(notebook), as_version=4).cells[1:]:
+        if cell.cell_type == "code":
+            exec(cell.source, namespace)
+            if "parameters" in cell.metadata.get("tags", []):
+                namespace |= parameters
+        if "runs.finish" in cell.source:
+            return namespace
+
+
+def test_an_accuracy_run_goes_on_after_a_kill_in_either_training(tmp_path, monkeypatch, often):
+    """As a study does it: each attempt in a folder of its own, the state of the trainings beside them."""
+    study = tmp_path / "study"
+    settings = {"pruner": "mag", "pre_epochs": 2, "epochs": 2, "train_images": 100, "batch": 50}
+    attempt = {"run_dir": str(study / runs.ATTEMPTS / "mag-seed1.101"), **settings}
+    whole = execute("accuracy", run_dir=str(tmp_path / "other" / "mag-seed1"), **settings)
+    for steps in (1, 3):  # before pruning, and after it: four steps each
+        with monkeypatch.context() as patch:
+            kill_after(patch, steps)
+            with pytest.raises(Killed):
+                execute("accuracy", **attempt)
+        assert list((study / runs.CHECKPOINTS / "mag-seed1").iterdir())
+        attempt["run_dir"] = str(study / runs.ATTEMPTS / f"mag-seed1.{200 + steps}")
+    resumed = execute("accuracy", **attempt)
+    assert same(resumed["network"], whole["network"])
+    assert untimed(resumed["before"]) == untimed(whole["before"])
+    assert untimed(resumed["history"]) == untimed(whole["history"])
+    assert not (study / runs.CHECKPOINTS / "mag-seed1").exists()
+    assert not (resumed["run"].directory / runs.PROGRESS).exists()
