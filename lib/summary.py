@@ -1,40 +1,55 @@
 """Everything that the summary notebook shows of a study, read from its run directories."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 
 from lib import paths, runs, tables
-from lib.study import state
+from lib.study import reference, state
+
+# Whose runs the summary reads; by default own ones, and the reference's until there are any.
+RESULTS = ("", "own", "reference")
 
 
-def load(study: str) -> SimpleNamespace:
+def load(study: str, results: str = "") -> SimpleNamespace:
     """The study as frames.
 
-    Where the study was never started here and reference runs of it come with the workbench, these are read, and
-    `reference` is True.
+    `results` says whose: `own` runs, the `reference` runs that come with the workbench, or, where it is empty, own
+    ones if one is finished and the reference's if not; these are shown only, and `folder` is None.
 
-    `study`, `title`, `question`; `folder` for its figures; `planned` and `done` (accuracy runs, described, a row
-    each); `everything` (finished runs of all notebooks); `gaps` (run -> why it is missing); `histories`, `layers`
-    (tables of all finished accuracy runs); `data` (the facts of each set of images).
-    ValueError for a study never started.
+    `study` (its place below `paths.RUNS`), `name`, `title`, `question`; `reference`, whether these are the reference
+    runs; `beside`, the reference runs to compare own ones with, or None; `folder` for its figures; `planned` and
+    `done` (accuracy runs, described, a row each); `everything` (finished runs of all notebooks); `gaps` (run -> why
+    it is missing); `histories`, `layers` (tables of all finished accuracy runs); `data` (the facts of each set of
+    images). ValueError for a study never started, or without reference runs when these are asked for.
     """
-    figures, reference = paths.FIGURES / study, f"{paths.REFERENCE}/{study}"
-    is_reference = not (paths.RUNS / study / state.PLAN).is_file() and (paths.RUNS / reference / state.PLAN).is_file()
-    study = reference if is_reference else study
-    plan = state.load_plan(study) | {"study": study}
-    ids = [run["id"] for run in plan["runs"]]
-    everything = runs.load(study, ids)
+    if results not in RESULTS:
+        raise ValueError(f"results: received {results!r}, allowed is own, reference, or nothing")
+    has_reference = study in reference.studies()
+    if results == "reference":
+        return _book(study, reference.plan(study), paths.FIGURES / reference.place(study))
+    if not results and has_reference and not reference.has_results(study):
+        return _book(study, reference.plan(study), None)
+    beside = _book(study, reference.plan(study), None) if has_reference else None
+    return _book(study, state.load_plan(study), paths.FIGURES / study, beside)
+
+
+def _book(name: str, plan: dict, folder: Path | None, beside: SimpleNamespace | None = None) -> SimpleNamespace:
+    study = plan["study"]
+    everything = runs.load(study, [run["id"] for run in plan["runs"]])
     if everything.empty:
-        raise ValueError(f"study {study!r} has no finished run: python -m lib.study run {study}")
+        raise ValueError(f"study {name!r} has no finished run: python -m lib.study run {name}")
     accuracy = everything[everything["notebook"] == "accuracy"]
     return SimpleNamespace(
         study=study,
-        reference=is_reference,
+        name=name,
+        reference=study != name,
+        beside=beside,
         planned_notebooks={run["notebook"] for run in plan["runs"]},
         title=plan["title"],
         question=" ".join(plan["question"].split()),
-        folder=figures,
+        folder=folder,
         planned=tables.planned(plan),
         done=tables.described(accuracy),
         everything=everything,

@@ -324,7 +324,7 @@ def book(*rows, gaps=None) -> SimpleNamespace:
         "scope": "global",
     }
     return SimpleNamespace(
-        study="s", reference=False, title="Title", question="Which one? And why? In short.",
+        study="s", name="s", reference=False, title="Title", question="Which one? And why? In short.",
         done=done, planned=plan.assign(**extra), everything=done,
         gaps=gaps or {}, facts=dict.fromkeys(done["run"], facts),
         data=[{"name": "mnist", "source": "MNIST, the files.", "test_images": 10000,
@@ -383,6 +383,9 @@ def test_progress_and_gaps():
     both(settings.progress(book(run("snip"), run("rand"))), "All 2 planned runs are finished")
     missing = book(run("snip"), gaps={"x": "E: no", "y": "not executed yet"})
     both(settings.progress(missing), "1 of 3 planned runs")
+    theirs = SimpleNamespace(**vars(missing) | {"reference": True, "study": "reference/s"})
+    both(settings.progress(theirs), "reference results that come with the workbench, not yours", "1 of 3", "STUDY=s`")
+    both(conclusions.title(theirs), "Reference results of study s, 1 of 3 runs")
     assert settings.gaps(missing).to_numpy().tolist() == [["x", "E: no"], ["y", "not executed yet"]]
 
 

@@ -1,5 +1,7 @@
 """A study read back from its directories, finished in part."""
 
+import shutil
+
 import pytest
 
 from lib import files, runs, summary
@@ -87,12 +89,56 @@ def test_timings_are_joined_with_what_they_time(study):
     assert (row["method"], row["compression"], row["median_s"], row["network"]) == ("SNIP", 1.0, 2.0, "SNIP at 1")
 
 
+def as_reference(bench) -> None:
+    (bench.runs / "reference").mkdir()
+    shutil.copytree(bench.runs / "s", bench.runs / "reference" / "s")
+
+
 def test_reference_runs_stand_in_until_there_are_own_ones(study, bench):
     study("layers", {"weights": 5})
-    (bench.runs / "reference").mkdir()
-    (bench.runs / "s").rename(bench.runs / "reference" / "s")
+    as_reference(bench)
+    shutil.rmtree(bench.runs / "s")
     book = summary.load("s")
-    assert book.reference
+    assert (book.reference, book.study, book.name) == (True, "reference/s", "s")
     assert (len(book.everything), len(book.gaps)) == (1, 5)
-    assert book.folder == bench.figures / "s"
+    assert book.folder is None  # nothing that is not the user's lies among the user's figures
+    assert book.beside is None
     assert summary.closer(book, "layers").directory.is_dir()
+    with pytest.raises(ValueError, match="'s' was never started"):
+        summary.load("s", "own")
+
+
+def test_a_study_that_began_still_shows_the_reference(study, bench):
+    study("layers", {"weights": 5})
+    as_reference(bench)
+    shutil.rmtree(next((bench.runs / "s").glob("layers*")))
+    assert summary.load("s").reference
+    with pytest.raises(ValueError, match="no finished run"):
+        summary.load("s", "own")
+
+
+@pytest.mark.parametrize("results", ["", "own"])
+def test_own_runs_come_first_with_the_reference_beside(study, bench, results):
+    study("layers", {"weights": 5})
+    as_reference(bench)
+    study("accuracy-snip-c0.5", {"top1_pct": 50.0}, history="epoch,x\n1,2\n")
+    book = summary.load("s", results)
+    assert (book.reference, book.study, book.folder) == (False, "s", bench.figures / "s")
+    assert len(book.everything) == 2
+    assert len(book.beside.everything) == 1
+    assert book.beside.reference
+    theirs = summary.load("s", "reference")
+    assert (theirs.reference, theirs.beside, theirs.folder) == (True, None, bench.figures / "reference" / "s")
+    assert (len(theirs.everything), len(theirs.done)) == (1, 0)
+
+
+def test_reference_asked_for_and_not_there(study, bench):
+    study("layers", {"weights": 5})
+    assert summary.load("s").beside is None
+    with pytest.raises(ValueError, match="study 's' has no reference results: those that have are none"):
+        summary.load("s", "reference")
+    with pytest.raises(ValueError, match="results: received 'mine', allowed is own, reference, or nothing"):
+        summary.load("s", "mine")
+    as_reference(bench)
+    with pytest.raises(ValueError, match="study '../s' has no reference results: those that have are s$"):
+        summary.load("../s", "reference")

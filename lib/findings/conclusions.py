@@ -13,8 +13,9 @@ def title(book: SimpleNamespace) -> str:
     found = sorted(set(book.planned["pruner"]) - {"dense"}, key=list(catalog.PRUNERS).index)
     names = ", ".join(catalog.label(p) for p in found)
     seeds = len(set(book.planned["seed"]))
+    whose = "Reference results of study" if book.reference else "Study"
     byline = (
-        f"Study {book.study}, {len(book.everything)} of {len(book.everything) + len(book.gaps)} runs finished, "
+        f"{whose} {book.name}, {len(book.everything)} of {len(book.everything) + len(book.gaps)} runs finished, "
         f"{seeds} seed{'s' if seeds > 1 else ''} a configuration"
     )
     question, rest = _split(book.question)

@@ -14,6 +14,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return rows
     rows = rows.assign(compression=(-np.log10(rows["density"])).round(3) + 0.0)
+    if "seed" not in rows:  # runs of the time when there was only one
+        rows = rows.assign(seed=0)
     timed = rows[rows["epoch"] > 1] if rows["epoch"].max() > 1 else rows
     keys = ["compression", "precision"]
     grouped = timed.groupby(keys)

@@ -130,8 +130,9 @@ def progress(book) -> str:
     total = len(book.gaps) + len(book.everything)
     if book.reference:
         return (
-            f"**These are the reference runs that come with the workbench**, not yours ({len(book.everything)} of "
-            f"{total} planned): run the study {book.study.split('/')[-1]} to replace them."
+            "**These are the reference results that come with the workbench, not yours:** "
+            f"{len(book.everything)} of {total} planned runs, made on the hardware named below. "
+            f"`make report STUDY={book.name}` computes your own."
         )
     if not book.gaps:
         return f"All {total} planned runs are finished."

@@ -1,4 +1,4 @@
-"""Command line: python -m lib.study run|report|status|list."""
+"""Command line: python -m lib.study run|report|status|keep|list."""
 
 import argparse
 import signal
@@ -13,7 +13,7 @@ from rich.table import Table
 from lib import paths, runs
 from lib.files import read_json
 from lib.progress import duration
-from lib.study import state
+from lib.study import reference, state
 
 TELL_EVERY_S = 60.0
 
@@ -36,8 +36,15 @@ def parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", "execute what is missing of a study; finished runs are never done again")
     run.add_argument("--jobs", type=_positive, metavar="N", help="runs at once (default: half the cores, at least 2)")
     run.add_argument("--report", action="store_true", help="then make the report, gaps marked")
-    _command(commands, "report", "make figures/NAME/report.pdf from the finished runs, gaps marked")
+    report = _command(commands, "report", "make figures/NAME/report.pdf from the finished runs, gaps marked")
+    report.add_argument(
+        "--from",
+        dest="source",
+        choices=[paths.REFERENCE],
+        help="instead from the results that come with the workbench, as figures/reference/NAME/report.pdf",
+    )
     _command(commands, "status", "show each run of a study: done, running and how far, failed and why, or waiting")
+    _command(commands, "keep", "copy the finished runs, without their weights, to runs/reference/NAME")
     commands.add_parser("list", help="show the studies there are", epilog=CODES)
     return main
 
@@ -165,11 +172,38 @@ def make_report(planned: dict, console: Console) -> int:
     from lib.study.report import make_report
 
     pdf = make_report(planned)
-    missing = state.gaps(planned)
     console.print(f"Report: {pdf}", soft_wrap=True)
+    return _say_gaps(planned, console)
+
+
+def _say_gaps(planned: dict, console: Console) -> int:
+    missing = state.gaps(planned)
     for identifier, why in missing.items():
         console.print(f"gap: {identifier}: {why}", style="yellow", markup=False, highlight=False)
     return int(bool(missing))
+
+
+def make_reference_report(study: str, seeds: list[int] | None, console: Console) -> int:
+    from lib.study.report import make_reference_report
+
+    if seeds:
+        raise ValueError("--seeds goes with your own runs, the reference has those of its plan: leave it out")
+    pdf = make_reference_report(study)
+    console.print(f"Report: {pdf}", soft_wrap=True)
+    return _say_gaps(reference.plan(study), console)
+
+
+def keep(planned: dict, console: Console) -> int:
+    done = reference.keep(planned)
+    target = paths.RUNS / reference.place(planned["study"])
+    words = {"copied": "copied", "unchanged": "there already", "newer": "left, the reference's are newer"}
+    count = ", ".join(f"{len(done[name])} {text}" for name, text in words.items() if done[name])
+    console.print(f"{target}: {count}; weights and logs stay where they are.", soft_wrap=True)
+    for name in done["large"]:
+        console.print(f"left out, over {reference.LARGEST / 2**20:g} MiB: {name}", markup=False, soft_wrap=True)
+    for name in done["strangers"]:
+        console.print(f"not in the plan, so in no report: {target / name}", markup=False, soft_wrap=True)
+    return _say_gaps(planned, console)
 
 
 def status(planned: dict, console: Console) -> int:
@@ -214,10 +248,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.command == "list":
             return list_studies(console)
+        if given.command == "report" and given.source:
+            return make_reference_report(given.name, given.seeds, console)
         planned = state.plan(given.name, given.seeds)
         if given.command == "run":
             return run(planned, given.jobs, given.report, console)
-        return {"report": make_report, "status": status}[given.command](planned, console)
+        return {"report": make_report, "status": status, "keep": keep}[given.command](planned, console)
     except KeyboardInterrupt:
         print("interrupted: finished runs are kept, start again to go on", file=sys.stderr)
         return 130

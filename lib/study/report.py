@@ -6,7 +6,7 @@ from filelock import FileLock
 
 from lib import paths
 from lib.report.typeset import export
-from lib.study import state
+from lib.study import reference, state
 from lib.study.attempt import execute_notebook, explain
 
 
@@ -20,13 +20,25 @@ def make_report(planned: dict) -> Path:
         raise ValueError(f"study {planned['study']} has no finished run in {paths.RUNS}: run it first")
     state.check(planned)
     state.save(planned)
-    figures = paths.FIGURES / planned["study"]
+    return _typeset({"study": planned["study"], "results": "own"}, paths.FIGURES / planned["study"])
+
+
+def make_reference_report(study: str) -> Path:
+    """The same of the reference runs of `study`, in figures/reference/<study>; nothing in runs/ is written.
+
+    ValueError when there are none.
+    """
+    reference.plan(study)
+    return _typeset({"study": study, "results": "reference"}, paths.FIGURES / reference.place(study))
+
+
+def _typeset(parameters: dict, figures: Path) -> Path:
     figures.mkdir(parents=True, exist_ok=True)
     executed, pdf = figures / "summary.ipynb", figures / "report.pdf"
     # two drivers may end their studies at the same moment
     with FileLock(figures / ".lock"):
         try:
-            execute_notebook(paths.notebook("summary"), executed, {"study": planned["study"]})
+            execute_notebook(paths.notebook("summary"), executed, parameters)
         except Exception as error:
             raise RuntimeError(f"the summary failed, see {executed}: {explain(error)}") from error
         export(executed, pdf)
