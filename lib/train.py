@@ -21,6 +21,7 @@ from lib.device import settle, synchronise
 from lib.masks import Masks, evaluating, multipliers
 
 PRECISIONS = ("float32", "amp")
+PREPARED_BYTES = 2**30
 
 
 def train(
@@ -73,6 +74,7 @@ def train(
     saved = Checkpoint(checkpoint, identity, parts, {"changes": changes}) if checkpoint else None
     rows, done, seconds = (saved and saved.load()) or ([], 0, 0.0)
 
+    take = _batches(data)
     loss = compiling.Loss(model, precision)
     whole, how = loss, "eager"
     steps = epochs * (len(data.train_x) // batch)
@@ -80,10 +82,10 @@ def train(
         graph = compiling.pays(model, data.shape, steps, batch, precision)
     if graph and steps and len(rows) < epochs:
         model.train()
-        whole, how = compiling.prepare(loss, *_batch(data, torch.arange(batch, device=data.device)))
+        whole, how = compiling.prepare(loss, *take(torch.arange(batch, device=data.device)))
 
     def advance(index: Tensor) -> None:
-        x, labels = _batch(data, index, changes)
+        x, labels = take(index, changes)
         # a graph takes batches of one size, and an epoch's last one may be smaller
         value, logits = (whole if len(index) == batch else loss)(x, labels)
         stepper.zero_grad()
@@ -151,30 +153,47 @@ def evaluate(
 class _Totals:
     """Sums of loss and hits, kept on the device: reading them once an epoch is the only synchronisation."""
 
+    HELD = 64  # batches whose logits wait to be ranked together: ranking each costs a small network 4 % of its step
+
     def __init__(self, data: Dataset):
-        self.sums = torch.zeros(3, dtype=torch.float64, device=data.device)  # loss, top-1 hits, top-5 hits
-        self.count = 0
-        self.k = min(5, data.classes)
+        self.loss = torch.zeros((), dtype=torch.float64, device=data.device)
+        self.hits = torch.zeros(2, dtype=torch.int64, device=data.device)  # top-1, top-5
+        self.count, self.k = 0, min(5, data.classes)
+        self.logits: list[Tensor] = []
+        self.labels: list[Tensor] = []
 
     def clear(self) -> None:
-        self.sums.zero_()
+        self.loss.zero_()
+        self.hits.zero_()
         self.count = 0
 
     def state_dict(self) -> dict:
-        return {"sums": self.sums, "count": self.count}
+        self._rank()
+        return {"loss": self.loss, "hits": self.hits, "count": self.count}
 
     def load_state_dict(self, state: dict) -> None:
-        self.sums.copy_(state["sums"])
+        self.loss.copy_(state["loss"])
+        self.hits.copy_(state["hits"])
         self.count = state["count"]
 
     @torch.no_grad()
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        hits = logits.topk(self.k).indices == labels[:, None]  # (N, k)
-        self.sums += torch.stack([loss.double() * len(labels), hits[:, 0].sum(), hits.sum()])
+        self.loss.add_(loss, alpha=len(labels))
         self.count += len(labels)
+        self.logits.append(logits.clone() if logits.is_cuda else logits)  # a CUDA graph writes to the same place again
+        self.labels.append(labels)
+        if len(self.logits) >= self.HELD:
+            self._rank()
+
+    def _rank(self) -> None:
+        if self.logits:
+            hits = torch.cat(self.logits).topk(self.k).indices == torch.cat(self.labels)[:, None]  # (N, k)
+            self.hits += torch.stack([hits[:, 0].sum(), hits.sum()])
+        self.logits, self.labels = [], []
 
     def row(self, prefix: str = "") -> dict[str, float]:
-        loss, top1, top5 = self.sums.tolist()
+        self._rank()
+        loss, (top1, top5) = self.loss.item(), self.hits.tolist()
         return {
             f"{prefix}loss": loss / self.count,
             f"{prefix}top1_pct": 100 * top1 / self.count,
@@ -194,12 +213,21 @@ def _order(data: Dataset, seed: int, epoch: int) -> Tensor:
     return torch.randperm(len(data.train_x), generator=generator, device=data.device)
 
 
-def _batch(data: Dataset, index: Tensor, changes: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Normalised images, augmented if the data set asks for it and `changes` is given, and labels."""
-    images = data.train_x[index]
-    if data.augment and changes is not None:
-        images = augment(images, changes)
-    return normalise(data, images), data.train_y[index]
+def _batches(data: Dataset) -> Callable[[Tensor, torch.Generator | None], tuple[Tensor, Tensor]]:
+    """A function from positions to normalised training images and labels, augmented if a generator is given.
+
+    Images that are never augmented are normalised once, where they then fit into PREPARED_BYTES.
+    """
+    once = not data.augment and 4 * data.train_x.numel() <= PREPARED_BYTES
+    images = normalise(data, data.train_x) if once else data.train_x
+
+    def batch(index: Tensor, changes: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        x = images.index_select(0, index)  # whole rows: a fifth of the time of indexing
+        if data.augment and changes is not None:
+            x = augment(x, changes)
+        return x if once else normalise(data, x), data.train_y.index_select(0, index)
+
+    return batch
 
 
 def _identity(model: nn.Module, data: Dataset, masks: Masks | None) -> dict:

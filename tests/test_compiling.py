@@ -61,7 +61,7 @@ def test_a_compiler_that_fails_leaves_no_trace(monkeypatch):
     before = state(model)
     data = tiny()
     with pytest.warns(RuntimeWarning, match="only slower: no"):
-        step, how = compiling.prepare(compiling.Loss(model, "float32"), *train._batch(data, torch.arange(8)))
+        step, how = compiling.prepare(compiling.Loss(model, "float32"), *train._batches(data)(torch.arange(8)))
     assert how == "eager"
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
