@@ -41,6 +41,8 @@ def choices(frame: pd.DataFrame, column: str) -> widgets.SelectMultiple:
 
 def curves(study: str) -> widgets.Widget:
     """Learning curves of the finished accuracy runs of `study`, chosen by task, method and compression."""
+    if runs.in_study():  # nobody moves a control there, and the curves of half a study mislead
+        return widgets.HTML(f"Open the notebook in JupyterLab to choose among the curves of runs/{study}.")
     done = runs.load(study)
     done = done[done["notebook"] == "accuracy"] if not done.empty else done
     if done.empty:

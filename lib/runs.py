@@ -18,6 +18,7 @@ from lib import machine, parameters, paths
 from lib.files import read_json, replacing, write_json
 
 RUN, METRICS, ERROR, NOTEBOOK = "run.json", "metrics.json", "error.json", "notebook.ipynb"
+NEIGHBOURS = "WORKBENCH_NEIGHBOURS"  # environment variable by which a study tells how many others run
 PROGRESS = "progress.json"  # only while the run is under way
 
 # Folders beside the runs of a study: attempts under way, named <run>.<process>, and the state of trainings.
@@ -81,7 +82,7 @@ def begin(notebook: str, namespace: dict) -> Run:
             "threads": machine.threads(),
             "load_at_start": machine.load(),
             # runs of the same study that were under way on this machine
-            "neighbours": int(os.environ.get("WORKBENCH_NEIGHBOURS", 0)),
+            "neighbours": int(os.environ.get(NEIGHBOURS, 0)),
             "versions": machine.versions(),
             "git": machine.git(),
         },
@@ -144,6 +145,11 @@ def directory(source: str) -> Path:
 def parameters_of(source: str) -> dict:
     """The resolved parameters of the finished run `study/run`."""
     return read_json(directory(source) / RUN)["parameters"]
+
+
+def in_study() -> bool:
+    """Whether a study executes this notebook, and not a person."""
+    return NEIGHBOURS in os.environ
 
 
 def study_of(run: Run) -> str:

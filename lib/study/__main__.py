@@ -73,7 +73,7 @@ def _whole(text: str, least: int) -> int:
 
 
 def run(planned: dict, jobs: int | None, report: bool, console: Console) -> int:
-    from lib.study.execute import default_jobs, run_study  # papermill takes 2 s to import: not for --help
+    from lib.study.execute import default_jobs, run_study, warm  # papermill takes 2 s to import: not for --help
 
     jobs = jobs or default_jobs()
     state.check(planned)
@@ -81,15 +81,17 @@ def run(planned: dict, jobs: int | None, report: bool, console: Console) -> int:
     done = len(planned["runs"]) - len(missing)
     console.print(f"Study {planned['study']}: {len(planned['runs'])} runs, {done} done, {len(missing)} to do.")
     _check_data(missing)
-    with _progress(console) as bar:
-        task = bar.add_task("starting", total=len(planned["runs"]), completed=done, left="")
-        watch = _Watch(planned, missing, jobs, console, bar, task)
-        errors = run_study(planned, jobs, watch.started, watch.ended, watch.waits, watch.tick) if missing else {}
-    for identifier, error in errors.items():
-        console.print(f"failed: {identifier}: {error}", style="red", markup=False, highlight=False)
-    if errors:
-        console.print(f"{len(errors)} of {len(planned['runs'])} runs failed; start again to try them again.")
-    return max(int(bool(errors)), make_report(planned, console) if report else 0)
+    with warm(len(missing)) as nursery:
+        with _progress(console) as bar:
+            task = bar.add_task("starting", total=len(planned["runs"]), completed=done, left="")
+            watch = _Watch(planned, missing, jobs, console, bar, task)
+            told = (watch.started, watch.ended, watch.waits, watch.tick)
+            errors = run_study(planned, jobs, *told, nursery) if missing else {}
+        for identifier, error in errors.items():
+            console.print(f"failed: {identifier}: {error}", style="red", markup=False, highlight=False)
+        if errors:
+            console.print(f"{len(errors)} of {len(planned['runs'])} runs failed; start again to try them again.")
+        return max(int(bool(errors)), make_report(planned, console, nursery) if report else 0)
 
 
 def _check_data(missing: list[dict]) -> None:
@@ -168,10 +170,10 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
-def make_report(planned: dict, console: Console) -> int:
+def make_report(planned: dict, console: Console, nursery=None) -> int:
     from lib.study.report import make_report
 
-    pdf = make_report(planned)
+    pdf = make_report(planned, nursery)
     console.print(f"Report: {pdf}", soft_wrap=True)
     return _say_gaps(planned, console)
 

@@ -104,7 +104,7 @@ def attempt(
             {**run["parameters"], "run_dir": _relative(work)},
             threads,
             nursery=nursery,
-            WORKBENCH_NEIGHBOURS=str(neighbours),
+            **{runs.NEIGHBOURS: str(neighbours)},
         )
         if not (work / runs.METRICS).is_file():
             error = f"notebook {run['notebook']} ended without runs.finish"

@@ -32,6 +32,17 @@ def default_jobs() -> int:
     return max(1, min(jobs, gpus[0]["memory_mib"] // RUN_ON_GPU_MIB)) if gpus else jobs
 
 
+@contextlib.contextmanager
+def warm(count: int):
+    """A nursery for so many runs, open inside the `with`; None where ordinary kernels are quicker."""
+    nursery = Nursery() if count >= FORK_FROM else None
+    try:
+        yield nursery
+    finally:
+        if nursery:
+            nursery.close()
+
+
 def run_study(
     planned: dict,
     jobs: int,
@@ -39,15 +50,18 @@ def run_study(
     on_end: Callable[[dict, str | None], None] = lambda run, error: None,
     on_wait: Callable[[str], None] = lambda owner: None,
     on_tick: Callable[[], None] = lambda: None,
+    nursery: Nursery | None = None,
 ) -> dict[str, str]:
     """Execute every run of the plan that is not done; return run id -> error of those that did not get done.
 
     `jobs` runs go at once and divide the cores; a run with `exclusive` waits until it is alone and has all of them.
     A second driver of the same study waits for the first (`on_wait` is told), then does what is missing. `on_tick` is
-    called about once a second. Ctrl-C stops the kernels, removes the unfinished attempts and raises
-    KeyboardInterrupt; the states of unfinished trainings stay.
+    called about once a second. `nursery` forks the kernels and stays open; without one, this makes its own. Ctrl-C
+    stops the kernels, removes the unfinished attempts and raises KeyboardInterrupt; the states of unfinished trainings
+    stay.
     """
-    with _only_driver(planned, on_wait):
+    with contextlib.ExitStack() as held:
+        held.enter_context(_only_driver(planned, on_wait))
         state.check(planned)
         state.save(planned)
         state.clear_attempts(planned)
@@ -55,7 +69,7 @@ def run_study(
         errors: dict[str, str] = {}
         running: dict[Future, dict] = {}
         stopping = threading.Event()
-        nursery = Nursery() if len(waiting) >= FORK_FROM else None
+        nursery = nursery or held.enter_context(warm(len(waiting)))
         pool = ThreadPoolExecutor(jobs)
         try:
             while waiting or running:
@@ -73,10 +87,12 @@ def run_study(
                     if error := future.result():
                         errors[run["id"]] = error
                     on_end(run, errors.get(run["id"]))
+        except BaseException:
+            if nursery:
+                nursery.close()  # before the kernels are stopped: another may be about to start
+            raise
         finally:
             stopping.set()
-            if nursery:
-                nursery.close()
             # again and again: a kernel may be about to start
             while wait(running, timeout=0.2).not_done:
                 stop_kernels()

@@ -1,5 +1,6 @@
 """The report of a study: its summary notebook, executed and typeset."""
 
+import os
 from pathlib import Path
 
 from filelock import FileLock
@@ -8,10 +9,13 @@ from lib import paths
 from lib.report.typeset import export
 from lib.study import reference, state
 from lib.study.attempt import execute_notebook, explain
+from lib.study.nursery import Nursery
 
 
-def make_report(planned: dict) -> Path:
+def make_report(planned: dict, nursery: Nursery | None = None) -> Path:
     """Execute the summary over the finished runs of the plan and typeset it; return the PDF's path.
+
+    A `nursery` forks the summary's kernel, which then need not import.
 
     Missing runs are gaps in the report, not errors. ValueError when not one run is finished, RuntimeError
     when the summary itself fails.
@@ -20,7 +24,7 @@ def make_report(planned: dict) -> Path:
         raise ValueError(f"study {planned['study']} has no finished run in {paths.RUNS}: run it first")
     state.check(planned)
     state.save(planned)
-    return _typeset({"study": planned["study"], "results": "own"}, paths.FIGURES / planned["study"])
+    return _typeset({"study": planned["study"], "results": "own"}, paths.FIGURES / planned["study"], nursery)
 
 
 def make_reference_report(study: str) -> Path:
@@ -32,13 +36,13 @@ def make_reference_report(study: str) -> Path:
     return _typeset({"study": study, "results": "reference"}, paths.FIGURES / reference.place(study))
 
 
-def _typeset(parameters: dict, figures: Path) -> Path:
+def _typeset(parameters: dict, figures: Path, nursery: Nursery | None = None) -> Path:
     figures.mkdir(parents=True, exist_ok=True)
     executed, pdf = figures / "summary.ipynb", figures / "report.pdf"
     # two drivers may end their studies at the same moment
     with FileLock(figures / ".lock"):
         try:
-            execute_notebook(paths.notebook("summary"), executed, parameters)
+            execute_notebook(paths.notebook("summary"), executed, parameters, os.cpu_count(), nursery)
         except Exception as error:
             raise RuntimeError(f"the summary failed, see {executed}: {explain(error)}") from error
         export(executed, pdf)
