@@ -25,7 +25,7 @@ test: .venv/ready ## run the test suite and the linter
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-bench: .venv/ready ## measure training, inference and fixed costs against code in the usual style (SHORT=1: 2 minutes)
+bench: .venv/ready ## measure training, inference and fixed costs against code in the usual style (SHORT=1: 3 minutes)
 	@$(BIN)/python -m lib.bench $(if $(SHORT),--short)
 
 lab: .venv/ready ## open JupyterLab

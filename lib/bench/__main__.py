@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +23,7 @@ SHORT = {
     "short": True, "training": [("cifar10", "resnet20"), ("mnist", "fc")], "inference": [("cifar10", "resnet20")],
     "rounds": 3, "segment_s": 2.0, "graph": False, "transforms": 256,
     "repeats": 3, "test_images": 1_024, "train_steps": 12,
-    "plain_runs": 2, "study_runs": 4,
+    "plain_runs": 2, "study_runs": 3,
 }  # fmt: skip
 VGG = [("cifar10", "vgg16")] if "vgg16" in catalog.MODELS else []
 FULL = {
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--short",
         action="store_true",
-        help="two minutes: fewer and shorter rounds, no VGG-16, no compiled training step on a CPU, and the study "
+        help="two to three minutes: fewer and shorter rounds, no VGG-16, no compiled training step on a CPU, and the study "
         "quick only where --only names it",
     )
     made.add_argument(
@@ -111,16 +111,18 @@ def run(sections: tuple[str, ...], scratch: Path, size: dict) -> Findings:
 
 
 def _against_baseline(found: Findings, sections: tuple[str, ...], scratch: Path, size: dict) -> None:
-    baseline_file = Path(__file__).with_name("baseline.py")
-    with (
-        # -P and a file, not -m: nothing of lib may set anything in the baseline's process
-        closing(Program([sys.executable, "-P", str(baseline_file)], scratch / "baseline.log")) as baseline,
-        closing(Program([sys.executable, "-m", "lib.bench.ours"], scratch / "ours.log")) as ours,
-    ):
-        programs = (baseline, ours)
+    # -P and a file, not -m: nothing of lib may set anything in the baseline's process
+    frozen = [sys.executable, "-P", str(Path(__file__).with_name("baseline.py"))]
+    with ExitStack() as stack:
+        programs = [
+            stack.enter_context(closing(Program(frozen, scratch / "baseline.log"))),
+            stack.enter_context(closing(Program([sys.executable, "-m", "lib.bench.ours"], scratch / "ours.log"))),
+        ]
+        if "inference" in sections:
+            programs.append(stack.enter_context(closing(Program(frozen, scratch / "fresh.log"))))
         for program in programs:
             program.send("hello")
-        theirs, own = (program.receive() for program in programs)
+        theirs, own, *_ = (program.receive() for program in programs)
         found.notes.append(
             f"The baseline has {theirs['workers']} worker processes and {theirs['threads']} threads, ours "
             f"{own['threads']} threads, on {own['device']}."
@@ -129,7 +131,7 @@ def _against_baseline(found: Findings, sections: tuple[str, ...], scratch: Path,
             size = size | {"segment_s": None}  # whole epochs
         for section, measure in (("training", training.measure), ("inference", passes.measure)):
             for task in size[section] if section in sections else ():
-                asked = (task, *programs, _new(scratch / "task"), size)
+                asked = (task, *(programs[:2] if section == "training" else programs), _new(scratch / "task"), size)
                 found.add(f"{section} {training.title(task)}", lambda measure=measure, asked=asked: measure(*asked))
             if section == "training" and section in sections and size["short"]:
                 found.rows += [training.skipped(task) for task in VGG]

@@ -129,7 +129,8 @@ SECTIONS = {
     ),
     "inference": (
         "Inference of a pruned network",
-        "Median of n passes over the test images (lowest to highest), batches of 256 already on the device.",
+        "Median of n passes over the test images (lowest to highest), batches of 256 already on the device; "
+        "ratios are against the faster of the two processes of the baseline.",
         {
             "task": _plain("task"),
             "form": _plain("form"),
