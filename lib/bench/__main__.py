@@ -51,8 +51,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--short",
         action="store_true",
-        help="two to three minutes: fewer and shorter rounds, no VGG-16, no compiled training step on a CPU, and the study "
-        "quick only where --only names it",
+        help="two to three minutes: fewer and shorter rounds, no VGG-16, no compiled training step on a CPU, and the "
+        "study quick only where --only names it",
     )
     made.add_argument(
         "--only",
