@@ -193,6 +193,8 @@ MADE = {
     "compact": {"channels": 10, "channels_removed": 4, "macs_dense": 100, "macs_compact": 50},
     "fast float32": {"compiled": True, "precision": "float32", "why": None, "compile_s": 3.0},
     "fast bfloat16": {"compiled": False, "precision": "bfloat16", "why": "no compiler", "compile_s": 0.0},
+    "compact float32": {"compiled": True, "precision": "float32", "why": None, "compile_s": 3.0},
+    "compact bfloat16": {"compiled": False, "precision": "bfloat16", "why": "no compiler", "compile_s": 0.0},
 }
 
 
@@ -201,20 +203,21 @@ def test_inference_rows_say_whether_predictions_are_the_same():
     swapped = taken | {"baseline": taken["fresh"], "fresh": taken["baseline"]}
     taken |= {form: [{"seconds": 1.0}, {"seconds": 3.0}, {"seconds": 1.5}] for form in MADE}
     close = {"max_abs_logit": 10.0, "equal_predictions": 0.99}
-    differences = dict(zip(MADE, (1e-4, 2e-3, 1e-4, 0.4), strict=True))
+    differences = dict(zip(MADE, (1e-4, 2e-3, 1e-4, 0.4, 1e-4, 0.4), strict=True))
     agreements = {form: close | {"max_abs_logit_difference": d} for form, d in differences.items()}
     rows = passes.rows(("cifar10", "resnet20"), 512, taken, MADE, agreements)
     assert rows[0]["images_per_s"] == 512 / 3
     assert all("same" not in row and "ratio" not in row for row in rows[:2])
-    assert [row["ratio"] for row in rows[2:]] == [2.0] * 4, "against the faster process of the baseline"
-    assert [row["same"] for row in rows[2:]] == [True, False, True, True]
-    assert [row["difference_pct"] for row in rows[2:]] == pytest.approx([1e-3, 2e-2, 1e-3, 4.0])
-    assert [table.checks(row) for row in rows[4:]] == [[("1.5 x", True)], [("2.4 x", False)]]
+    assert [row["ratio"] for row in rows[2:]] == [2.0] * 6, "against the faster process of the baseline"
+    assert [row["same"] for row in rows[2:]] == [True, False, True, True, True, True]
+    assert [row["difference_pct"] for row in rows[2:]] == pytest.approx([1e-3, 2e-2, 1e-3, 4.0, 1e-3, 4.0])
+    assert [table.checks(row) for row in rows[6:]] == [[("1.5 x", True)], [("2.4 x", False)]]
     swapped |= {form: taken[form] for form in MADE}
     turned = passes.rows(("cifar10", "resnet20"), 512, swapped, MADE, agreements)
-    assert [row["ratio"] for row in turned[2:]] == [2.0] * 4
+    assert [row["ratio"] for row in turned[2:]] == [2.0] * 6
     assert "compiled, float32" in rows[4]["form"]
     assert "eager, bfloat16" in rows[5]["form"]
+    assert "dead channels removed, channels-last, compiled, float32" in rows[6]["form"]
     said = passes.notes(("cifar10", "resnet20"), {"source": "here"}, 512, MADE, 15)
     assert any("no compiler" in note for note in said)
     assert any("50 %" in note for note in said)
@@ -425,7 +428,7 @@ def test_small_networks_through_both_programs(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(training, "MATRICES", [64])
     size = command.SHORT | {"training": [("digits", "fc")], "inference": [("digits", "fc")], "rounds": 2}
-    size |= {"segment_s": 0.01, "repeats": 2, "test_images": 300, "train_steps": 10, "transforms": 10}
+    size |= {"segment_s": 0.01, "repeats": 2, "test_images": 300, "train_steps": 10, "transforms": 10, "fresh": True}
     found = command.run(("training", "inference"), tmp_path, size)
     assert found.errors == []
     made = {(row["section"], row["form"]): row for row in found.rows}
@@ -441,6 +444,6 @@ def test_small_networks_through_both_programs(tmp_path, monkeypatch):
     assert ("training", "baseline, float32") in made
     assert ("training", f"matrix product, {mixed}") in made
     assert ("inference", "ours, folded, dead channels removed") in made
-    assert any("3 steps" in note for note in found.notes)
+    assert any("3 (the baseline)" in note for note in found.notes)
     assert list(load_file(tmp_path / "task" / "logits.safetensors")["logits"].shape) == [300, 10]
     assert table.markdown(found.rows, WHERE, found.notes).count("Digits / FC") >= len(made)

@@ -250,8 +250,8 @@ def test_size_of_kept_weights():
 
 def amp(time: dict, memory: dict, top1: dict, epochs: int = 3) -> pd.DataFrame:
     return pd.DataFrame([
-        {"seed": 1, "density": density, "precision": p, "epoch": e, "train_s": 100.0 if e == 1 else time[p] * e, "peak_memory_mib":
-         memory[p], "memory_before_mib": 10.0, "test_top1_pct": top1[p] + e, "memory_of": "GPU"}
+        {"seed": 1, "density": density, "precision": p, "epoch": e, "train_s": 100.0 if e == 1 else time[p] * e,
+         "peak_memory_mib": memory[p], "memory_before_mib": 10.0, "test_top1_pct": top1[p] + e, "memory_of": "GPU"}
         for density in (1.0, 0.1) for p in ("float32", "amp") for e in range(1, epochs + 1)
     ])  # fmt: skip
 

@@ -21,8 +21,8 @@ RECORD = {
     "summary", "findings", "traces", "report", "study",
 }  # fmt: skip
 COMPUTE = {
-    "checkpoint", "compact", "compiling", "data", "device", "explore", "flops", "inference", "masks", "memory", "models",
-    "optimizers", "precision", "pruners", "storage", "timing", "tracing", "train",
+    "checkpoint", "compact", "compiling", "data", "device", "explore", "flops", "inference", "masks", "memory",
+    "models", "optimizers", "precision", "pruners", "storage", "timing", "tracing", "train",
 }  # fmt: skip
 BOTH = {"bench"}  # like a notebook, it calls one half and writes with the other
 HEAVY = {"torch", "torchvision"}

@@ -21,15 +21,15 @@ STUDIES = ("cos568", "cos568-small", "quick")
 # `rounds` of segments of about `segment_s` for training, `repeats` of passes for inference; see measure() of each
 SHORT = {
     "short": True, "training": [("cifar10", "resnet20"), ("mnist", "fc")], "inference": [("cifar10", "resnet20")],
-    "rounds": 3, "segment_s": 2.0, "graph": False, "transforms": 256,
-    "repeats": 3, "test_images": 1_024, "train_steps": 12,
-    "plain_runs": 2, "study_runs": 3,
+    "rounds": 3, "segment_s": 1.5, "graph": False, "transforms": 256,
+    "repeats": 3, "test_images": 768, "train_steps": 12, "fresh": False,
+    "plain_runs": 1, "study_runs": 3,
 }  # fmt: skip
 VGG = [("cifar10", "vgg16")] if "vgg16" in catalog.MODELS else []
 FULL = {
     "short": False, "training": [*SHORT["training"], *VGG], "inference": SHORT["inference"],
     "rounds": 7, "segment_s": 10.0, "graph": True, "transforms": 1_000,
-    "repeats": 7, "test_images": 10_000, "train_steps": 60,
+    "repeats": 7, "test_images": 10_000, "train_steps": 60, "fresh": True,
     "plain_runs": 5, "study_runs": 9,
 }  # fmt: skip
 
@@ -51,8 +51,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--short",
         action="store_true",
-        help="two to three minutes: fewer and shorter rounds, no VGG-16, no compiled training step on a CPU, and the "
-        "study quick only where --only names it",
+        help="two minutes: fewer and shorter rounds, no VGG-16, no compiled training step on a CPU, no second process "
+        "of the baseline, and the study quick only where --only names it",
     )
     made.add_argument(
         "--only",
@@ -118,7 +118,7 @@ def _against_baseline(found: Findings, sections: tuple[str, ...], scratch: Path,
             stack.enter_context(closing(Program(frozen, scratch / "baseline.log"))),
             stack.enter_context(closing(Program([sys.executable, "-m", "lib.bench.ours"], scratch / "ours.log"))),
         ]
-        if "inference" in sections:
+        if "inference" in sections and size["fresh"]:
             programs.append(stack.enter_context(closing(Program(frozen, scratch / "fresh.log"))))
         for program in programs:
             program.send("hello")
@@ -131,7 +131,12 @@ def _against_baseline(found: Findings, sections: tuple[str, ...], scratch: Path,
             size = size | {"segment_s": None}  # whole epochs
         for section, measure in (("training", training.measure), ("inference", passes.measure)):
             for task in size[section] if section in sections else ():
-                asked = (task, *(programs[:2] if section == "training" else programs), _new(scratch / "task"), size)
+                asked = (
+                    task,
+                    *(programs[:2] if section == "training" else (*programs, None)[:3]),
+                    _new(scratch / "task"),
+                    size,
+                )
                 found.add(f"{section} {training.title(task)}", lambda measure=measure, asked=asked: measure(*asked))
             if section == "training" and section in sections and size["short"]:
                 found.rows += [training.skipped(task) for task in VGG]

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -142,10 +143,10 @@ class Ours:
         rates = []
         for size in sizes:
             a, b = torch.rand(2, size, size, device=self.device).to(dtype)
-            product = torch.mm(a, b)
+            result = torch.mm(a, b)
             device.synchronise(self.device)
             start = time.perf_counter()
-            torch.mm(a, b, out=product)
+            torch.mm(a, b, out=result)
             device.synchronise(self.device)
             rates.append(2 * size**3 / (time.perf_counter() - start))
         torch.backends.cuda.matmul.allow_tf32 = before
@@ -163,9 +164,9 @@ class Ours:
         smaller, removed = compact.compact(network, self.masks, self.data.shape)
         self.networks = {"permanent": network, "compact": smaller}
         said = {"permanent": {}, "compact": removed}
-        for precision in ("float32", "bfloat16"):
-            form = f"fast {precision}"
-            self.networks[form], said[form] = inference.fast(network, precision=precision, sample=sample)
+        for precision, (kind, source) in product(("float32", "bfloat16"), (("fast", network), ("compact", smaller))):
+            form = f"{kind} {precision}"
+            self.networks[form], said[form] = inference.fast(source, precision=precision, sample=sample)
         return {"forms": said}
 
     @torch.inference_mode()

@@ -10,21 +10,22 @@ BASELINES = {
     "fresh": "baseline, masked forward, fresh process",
 }
 # How many times faster than the baseline a form of ours should be; set as those of training.
-RATIOS = {"fast float32": 1.5, "fast bfloat16": 2.4}
+RATIOS = {"compact float32": 1.5, "compact bfloat16": 2.4}
+COMPILED = ("fast float32", "fast bfloat16", *RATIOS)
 # Logits may differ from the baseline's by this share of its largest logit, in absolute value. Rounding to bfloat16
 # (8 bits) once is a difference of up to 0.4 %, and ResNet-20 does it in every layer.
-TOLERANCES = {"fast bfloat16": 0.05}
+TOLERANCES = {"fast bfloat16": 0.05, "compact bfloat16": 0.05}
 TOLERANCE = 1e-4
 
 
 def measure(
-    task: tuple[str, str], baseline: Program, ours: Program, fresh: Program, folder: Path, size: dict
+    task: tuple[str, str], baseline: Program, ours: Program, fresh: Program | None, folder: Path, size: dict
 ) -> tuple[list, list]:
     """Rows of the table for the inference of a task (data, model), and notes.
 
-    The baseline is measured in two processes: one that has trained, and `fresh`, which has not. glibc gives large
-    freed blocks back to the system until it has seen some of them (man 3 mallopt, M_MMAP_THRESHOLD), so that the same
-    pass took 1.3 s in a fresh process and 0.6 s after training on two cores of an AMD EPYC.
+    The baseline is measured in two processes: one that has trained, and `fresh`, where given, which has not. glibc
+    gives large freed blocks back to the system until it has seen some of them (man 3 mallopt, M_MMAP_THRESHOLD), so
+    that the same pass took 1.3 s in a fresh process and 0.6 s after training on two cores of an AMD EPYC.
 
     `size`: `repeats`; `test_images`, the most of the test set that are used; `train_steps` before all.
     """
@@ -32,11 +33,12 @@ def measure(
     made = ours.ask("forms", steps=size["train_steps"])["forms"]
     images = min(size["test_images"], facts["test_images"])
     baseline.ask("train", steps=min(FIRST_STEPS, epoch_steps))  # also where the section training is left out
-    fresh.ask("prepare", folder=str(folder), model=task[1], **facts["for_baseline"])
-    for program in (baseline, fresh):
-        program.ask("load", name="trained")
+    baseline.ask("load", name="trained")
     turns = {"baseline": lambda: baseline.ask("infer", images=images)}
-    turns["fresh"] = lambda: fresh.ask("infer", images=images)
+    if fresh:
+        fresh.ask("prepare", folder=str(folder), model=task[1], **facts["for_baseline"])
+        fresh.ask("load", name="trained")
+        turns["fresh"] = lambda: fresh.ask("infer", images=images)
     turns |= {form: lambda form=form: ours.ask("infer", form=form, images=images) for form in made}
     take_turns(turns, 1)  # not counted
     baseline.ask("logits")
@@ -58,7 +60,7 @@ def rows(
     the faster of the two processes of the baseline.
     """
     passes = {form: spread([answer["seconds"] for answer in answers]) for form, answers in taken.items()}
-    reference_s = min(passes[form]["seconds"] for form in BASELINES)
+    reference_s = min(found["seconds"] for form, found in passes.items() if form in BASELINES)
     found_rows = []
     for form, found in passes.items():
         row = {"section": "inference", "task": title(task), "form": _label(form, made), "of": "pass", **found}
@@ -84,17 +86,18 @@ def notes(task: tuple[str, str], facts: dict, images: int, made: dict[str, dict]
         f"{compact['channels']}) the network has {100 * compact['macs_compact'] / compact['macs_dense']:.0f} % of the "
         "multiply-accumulates.",
     ]
-    for form in RATIOS:
+    for form in COMPILED:
         facts = made[form]
         how = f"it was not possible: {facts['why']}" if facts["why"] else f"{facts['compile_s']:.1f} s, not counted"
-        sentences.append(f"Compiling for {facts['precision']}: {how}.")
+        sentences.append(f"Compiling {form}: {how}.")
     return sentences
 
 
 def _label(form: str, made: dict[str, dict]) -> str:
-    if form in RATIOS:
+    if form in COMPILED:
         how = "compiled" if made[form]["compiled"] else "eager"
-        return f"ours, folded, channels-last, {how}, {made[form]['precision']}"
+        dead = "dead channels removed, " if form.startswith("compact") else ""
+        return f"ours, folded, {dead}channels-last, {how}, {made[form]['precision']}"
     return {
         **BASELINES,
         "permanent": "ours, permanent weights",

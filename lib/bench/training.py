@@ -37,13 +37,17 @@ def measure(task: tuple[str, str], baseline: Program, ours: Program, folder: Pat
     skip = int(steps < epoch_steps)  # in a part of an epoch the first step runs beside a burst of the workers
     asked = {form: {"steps": steps, "precision": form, "graph": size["graph"]} for form in FORMS}
     called = {form: ours.ask("train", **asked[form]) for form in FORMS}  # not counted: graphs, caches, memory
+    for form, answer in called.items():  # a segment of ours takes about as long, and so holds more steps
+        own_s = answer["seconds"] / max(1, answer["images"] // BATCH)
+        asked[form]["steps"] = segment_steps(size["segment_s"] and size["segment_s"] / 2, own_s, epoch_steps)
     turns = {"baseline": lambda: baseline.ask("train", steps=steps + skip)}
     turns |= {form: lambda form=form: ours.ask("train", **asked[form]) for form in FORMS}
     for form in FORMS:
         turns[f"product {form}"] = lambda form=form: ours.ask("multiply", precision=form, sizes=MATRICES)
     turns["transforms"] = lambda: baseline.ask("transform", images=size["transforms"])
     taken = take_turns(turns, size["rounds"])
-    return rows(task, facts, taken, skip), notes(task, facts, taken, steps, called, size["transforms"])
+    counts = {"the baseline": steps, **{form: asked[form]["steps"] for form in FORMS}}
+    return rows(task, facts, taken, skip), notes(task, facts, taken, counts, called, size["transforms"])
 
 
 def prepare(task: tuple[str, str], baseline: Program, ours: Program, folder: Path) -> tuple[dict, int]:
@@ -88,16 +92,22 @@ def rows(task: tuple[str, str], facts: dict, taken: dict[str, list[dict]], skip:
     return made
 
 
-def notes(task: tuple, facts: dict, taken: dict, steps: int, called: dict[str, dict], transformed: int) -> list[str]:
-    """What the rows of a task rest on, in sentences; `called` is the first call of each form of ours."""
+def notes(
+    task: tuple, facts: dict, taken: dict, counts: dict[str, int], called: dict[str, dict], transformed: int
+) -> list[str]:
+    """What the rows of a task rest on, in sentences.
+
+    `counts` are the steps in a segment of each, `called` is the first call of each form of ours.
+    """
+    segments = ", ".join(f"{count} ({form})" for form, count in counts.items())
     startup_ms = 1e3 * median(answer["startup_s"] for answer in taken["baseline"])
     image_us = 1e6 * median(answer["seconds"] / transformed for answer in taken["transforms"])
     ours = ", ".join(f"{form} {answer['whole_s']:.1f} s" for form, answer in called.items())
     return [
         source(task, facts),
-        f"{title(task)}: segments of {steps} steps of {BATCH} images; the baseline waits {startup_ms:.0f} ms for the "
-        f"first batch of an epoch, its transforms take {image_us:.0f} us an image in one process. The first call of "
-        f"ours, not counted, with whatever is compiled or captured: {ours}.",
+        f"{title(task)}: steps of {BATCH} images in a segment: {segments}; the baseline waits {startup_ms:.0f} ms for "
+        f"the first batch of an epoch, its transforms take {image_us:.0f} us an image in one process. The first call "
+        f"of ours, not counted, with whatever is compiled or captured: {ours}.",
     ]
 
 
