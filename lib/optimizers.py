@@ -1,4 +1,4 @@
-"""Optimizers by name. `fused` is one kernel over all parameters: less overhead, on a CPU as on a GPU."""
+"""Optimizers by name. `fused` is one kernel over all parameters, `foreach` a few: less overhead, also on a CPU."""
 
 from collections.abc import Iterable
 
@@ -17,5 +17,8 @@ def sgd(parameters: Iterable[Tensor], lr: float, weight_decay: float) -> torch.o
 
 
 def momentum(parameters: Iterable[Tensor], lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with Nesterov momentum 0.9, as `momentum` in the code of Tanaka et al. 2020."""
-    return torch.optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay, fused=True)
+    """Stochastic gradient descent with Nesterov momentum 0.9, as `momentum` in the code of Tanaka et al. 2020.
+
+    Not fused: that kernel leaves the momentum uninitialised where loss scaling skips the first step.
+    """
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay, foreach=True)

@@ -22,6 +22,7 @@ from lib.masks import Masks, evaluating, multipliers
 
 PRECISIONS = ("float32", "amp")
 PREPARED_BYTES = 2**30
+ENGINE = 1  # to be raised with a change of this module after which a training goes another way
 
 
 def train(
@@ -82,7 +83,9 @@ def train(
         graph = compiling.pays(model, data.shape, steps, batch, precision)
     if graph and steps and len(rows) < epochs:
         model.train()
-        whole, how = compiling.prepare(loss, *take(torch.arange(batch, device=data.device)))
+        # augmented like every batch, so that the graph is made for their layout in memory
+        sample = take(torch.arange(batch, device=data.device), torch.Generator(data.device))
+        whole, how = compiling.prepare(loss, *sample)
 
     def advance(index: Tensor) -> None:
         x, labels = take(index, changes)
@@ -233,8 +236,9 @@ def _batches(data: Dataset) -> Callable[[Tensor, torch.Generator | None], tuple[
 def _identity(model: nn.Module, data: Dataset, masks: Masks | None) -> dict:
     """What decides the numbers of a training besides its recipe."""
     return {
+        "engine": ENGINE,
         "torch": str(torch.__version__),
-        "device": str(data.device),
+        "device": torch.cuda.get_device_name(data.device) if data.device.type == "cuda" else str(data.device),
         "threads": torch.get_num_threads(),
         "data": data.info["fingerprint"],
         "images": len(data.train_x),

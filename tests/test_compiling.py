@@ -74,3 +74,22 @@ def test_a_graph_is_made_for_long_work_in_mixed_precision_only():
     assert compiling.pays(model, precision="amp", **long)
     assert not compiling.pays(model, precision="float32", **long)
     assert not compiling.pays(model, precision="amp", **long | {"steps": 1})
+
+
+def test_one_graph_serves_all_full_batches(monkeypatch):
+    """Augmented batches lie channels-last in memory; a graph for another layout would be made anew in the epoch."""
+    made = []
+
+    def counting(function):
+        def backend(graph, inputs):
+            made.append(len(inputs))
+            return graph.forward
+
+        torch.compiler.reset()
+        return torch.compile(function, dynamic=False, backend=backend)
+
+    monkeypatch.setattr(compiling, "compiler_missing", lambda: None)
+    monkeypatch.setattr(compiling, "compiled", counting)
+    row = train.train(network(), tiny(), epochs=2, batch=16, graph=True)[-1]
+    assert row["step"] == "compiled"
+    assert len(made) == 1

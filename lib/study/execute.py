@@ -88,6 +88,7 @@ def run_study(
                         errors[run["id"]] = error
                     on_end(run, errors.get(run["id"]))
         except BaseException:
+            stopping.set()  # so that what dies now is not published as failed
             if nursery:
                 nursery.close()  # before the kernels are stopped: another may be about to start
             raise

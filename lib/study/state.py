@@ -106,8 +106,10 @@ def seconds_left(planned: dict, open_runs: list[dict], jobs: int) -> float | Non
     known: dict[tuple, list[float]] = {}
     for run in planned["runs"]:
         if of(planned, run) == "done":
-            wall = read_json(folder(planned) / run["id"] / runs.METRICS)["wall_s"]
-            known.setdefault(_like(run), []).append(wall / _epochs(run))
+            metrics = read_json(folder(planned) / run["id"] / runs.METRICS)
+            # a run that went on from a checkpoint trained for longer than its last attempt lasted
+            seconds = max(metrics["wall_s"], metrics.get("train_s") or 0.0)
+            known.setdefault(_like(run), []).append(seconds / _epochs(run))
     left = 0.0
     for run in open_runs:
         if _like(run) not in known:
