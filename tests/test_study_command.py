@@ -168,7 +168,7 @@ def test_list(here, call):
 def test_failed_and_missing_runs_make_the_report_incomplete(here, call, monkeypatch):
     from lib.study import report
 
-    monkeypatch.setattr(report, "make_report", lambda planned: here.root / "report.pdf")
+    monkeypatch.setattr(report, "make_report", lambda planned, nursery=None: here.root / "report.pdf")
     here.write("s", STUB)
     finish("s", only=["stub-namea-seed1"])
     files.write_json(here.runs / "s" / "stub-nameb-seed1" / runs.ERROR, {"error": "E: why [not] so"})
@@ -183,7 +183,7 @@ def test_failed_and_missing_runs_make_the_report_incomplete(here, call, monkeypa
 def test_failed_run_of_a_study_still_makes_the_report(here, monkeypatch, capsys):
     from lib.study import report
 
-    monkeypatch.setattr(report, "make_report", lambda planned: here.root / "report.pdf")
+    monkeypatch.setattr(report, "make_report", lambda planned, nursery=None: here.root / "report.pdf")
 
     def attempt(planned, run, *_):
         return "E: no" if "namea" in run["id"] else finish("s", only=[run["id"]])
@@ -200,7 +200,7 @@ def test_failed_run_of_a_study_still_makes_the_report(here, monkeypatch, capsys)
 def test_a_broken_summary_is_code_1(here, call, monkeypatch):
     from lib.study import report
 
-    def broken(planned):
+    def broken(planned, nursery=None):
         raise RuntimeError("the summary failed, see summary.ipynb: KeyError: 'x'")
 
     monkeypatch.setattr(report, "make_report", broken)
