@@ -4,7 +4,6 @@ On a CPU bit for bit, as long as the number of threads is the same: weights, opt
 position within the epoch all come back.
 """
 
-import hashlib
 import pickle
 import time
 import warnings
@@ -12,7 +11,6 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import torch
-from torch import Tensor
 
 from lib.files import replacing
 
@@ -29,7 +27,7 @@ class Checkpoint:
         self.path, self.settings, self.parts, self.generators = Path(path), settings, parts, generators
         self.saved = time.monotonic()
 
-    def load(self) -> dict | None:
+    def load(self) -> tuple | None:
         """Bring everything back and return the position that was saved with it; None without a usable file."""
         if not self.path.is_file():
             return None
@@ -53,7 +51,7 @@ class Checkpoint:
     def due(self) -> bool:
         return time.monotonic() - self.saved >= EVERY_S
 
-    def save(self, position: dict) -> None:
+    def save(self, position: tuple) -> None:
         """Write everything with `position` (plain values and tensors); a full disk costs the checkpoint only."""
         state = {
             "settings": self.settings,
@@ -71,12 +69,3 @@ class Checkpoint:
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
-
-
-def digest(tensors: dict[str, Tensor]) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of names and values."""
-    found = hashlib.sha256()
-    for name, tensor in tensors.items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().numpy())
-    return found.hexdigest()[:16]

@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from lib import flops
+from lib.compiling import first_line
 from lib.inference import folded
 from lib.masks import Masks, apply_masks_
 
@@ -78,8 +79,7 @@ def compact(model: nn.Module, masks: Masks, shape: tuple[int, int, int]) -> tupl
     try:
         network = folded(masked.double())  # float64: constants pass many layers before they are rounded once
     except Exception as error:  # whatever symbolic_trace meets in a forward that it cannot trace
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return _finished(masked, model), facts | {"why": why}
+        return _finished(masked, model), facts | {"why": first_line(error)}
     rows = _compact_(network, torch.zeros(2, *shape, dtype=torch.float64, device=device))
     network = _finished(network, model)
     removed = {

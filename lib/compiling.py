@@ -52,8 +52,7 @@ def pays(model: nn.Module, shape: tuple[int, int, int], steps: int, batch: int, 
     if next(model.parameters()).is_cuda:
         return steps >= CUDA_STEPS
     # in float32 the compiled step is no faster: the time is in the convolutions, which stay the library's
-    work = 6 * flops.macs(model, shape)["macs_dense"] * batch * steps
-    return precision == "amp" and work >= CPU_WORK
+    return precision == "amp" and 6 * flops.macs(model, shape)["macs_dense"] * batch * steps >= CPU_WORK
 
 
 def prepare(loss: Loss, x: Tensor, labels: Tensor) -> tuple[Callable, str]:
@@ -63,15 +62,12 @@ def prepare(loss: Loss, x: Tensor, labels: Tensor) -> tuple[Callable, str]:
     cannot be had, a warning says why in one line, and `loss` itself comes back.
     """
     buffers = [buffer.clone() for buffer in loss.buffers()]
-    missing = None if x.is_cuda else compiler_missing()
     try:
-        if missing:
-            raise RuntimeError(missing)
         step, how = (_captured(loss, x, labels), "CUDA graph") if x.is_cuda else (compiled(loss), "compiled")
         step(x, labels)[0].backward()
     except Exception as error:  # compilers fail in many ways, and none of them should stop a training
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        warnings.warn(f"training goes on without a graph, only slower: {reason}", RuntimeWarning, stacklevel=3)
+        said = f"training goes on without a graph, only slower: {first_line(error)}"
+        warnings.warn(said, RuntimeWarning, stacklevel=3)
         step, how = loss, "eager"
     finally:
         for buffer, before in zip(loss.buffers(), buffers, strict=True):
@@ -80,15 +76,31 @@ def prepare(loss: Loss, x: Tensor, labels: Tensor) -> tuple[Callable, str]:
     return step, how
 
 
-def compiled(function: Callable, **options) -> Callable:
-    """torch.compile for fixed shapes, its results kept on disk in CACHE for the next process."""
+def compiled(function: Callable) -> Callable:
+    """torch.compile for a CPU and fixed shapes; RuntimeError where it cannot be done."""
+    inductor_config("cpu").cpp.threads = torch.get_num_threads()  # part of the key in the cache; the default is not
+    torch.compiler.reset()  # each training has a network of its own, and dynamo gives up after eight
+    return torch.compile(function, dynamic=False)
+
+
+def inductor_config(device_type: str):
+    """The configuration of torch's compiler, which from here on keeps its results in CACHE for the next process.
+
+    RuntimeError in one line where nothing can be compiled for such a device.
+    """
+    missing = compiler_missing() if device_type == "cpu" else None
+    if missing:
+        raise RuntimeError(missing)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE))
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of a missing GPU
     import torch._inductor.config as inductor  # 2 s, only where it is needed
 
-    inductor.cpp.threads = torch.get_num_threads()  # part of the key in the cache; the default is not
-    torch.compiler.reset()  # each training has a network of its own, and dynamo gives up after eight
-    return torch.compile(function, dynamic=False, **options)
+    return inductor
+
+
+def first_line(error: Exception) -> str:
+    """What an error says in its first line, or its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def compiler_missing() -> str | None:

@@ -13,6 +13,7 @@ import os
 import pickle
 import sys
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -181,16 +182,16 @@ def _dataset(name: str, tensors: list[Tensor], statistics: tuple, augment: bool,
     if len(train_x) != len(train_y) or len(test_x) != len(test_y):
         raise ValueError(f"{name}: the numbers of images and labels differ: {[len(t) for t in tensors]}")
     info = {"name": name, "train_images": len(train_x), "test_images": len(test_x)}
-    info |= {"fingerprint": _fingerprint(tensors)} | provenance
+    info |= {"fingerprint": fingerprint(tensors)} | provenance
     return Dataset(name, *tensors, classes=10, mean=statistics[0], std=statistics[1], augment=augment, info=info)
 
 
-def _fingerprint(tensors: list[Tensor]) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of all images and labels."""
+def fingerprint(tensors: Iterable[Tensor]) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of shapes and values, in this order."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(repr(tuple(tensor.shape)).encode())
-        digest.update(tensor.contiguous().numpy())
+        digest.update(tensor.cpu().contiguous().numpy())
     return f"sha256:{digest.hexdigest()[:16]}"
 
 

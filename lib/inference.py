@@ -4,8 +4,6 @@ Masks play no part any more: the weights that come in are permanent, as after `m
 """
 
 import copy
-import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -64,7 +62,7 @@ def fast(model: nn.Module, *, precision: str = "float32", sample: Tensor) -> tup
     try:
         graph = _compiled(network, _prepared(sample, dtype))
     except Exception as error:  # compilers fail in many ways, and each of them leaves the eager network
-        return eager, facts | {"why": _first_line(error), "compile_s": time.perf_counter() - start}
+        return eager, facts | {"why": compiling.first_line(error), "compile_s": time.perf_counter() - start}
 
     shape = sample.shape
 
@@ -108,23 +106,13 @@ def _norms(model: nn.Module) -> int:
     return sum(isinstance(layer, _BatchNorm) for layer in model.modules())
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 @torch.inference_mode()
 def _compiled(network: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
     """`network` compiled for inputs like `x`; raises where that is impossible.
 
     Not with `compiling.compiled`, which starts torch.compile afresh: a network compiled before would be lost.
     """
-    missing = None if x.is_cuda else compiling.compiler_missing()
-    if missing:
-        raise RuntimeError(missing)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiling.CACHE))
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of a missing GPU
-    import torch._inductor.config as inductor  # 2 s, only where it is needed
-
+    inductor = compiling.inductor_config(x.device.type)
     # freezing: weights are constants, laid out at compile time as the kernels want them; the number of threads is
     # part of the key in the cache, its default is not
     with inductor.patch({"freezing": True, "cpp.threads": torch.get_num_threads()}):

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib import catalog, compiling
-from lib.checkpoint import Checkpoint, digest
-from lib.data import Dataset, augment, normalise
+from lib.checkpoint import Checkpoint
+from lib.data import Dataset, augment, fingerprint, normalise
 from lib.device import settle, synchronise
 from lib.masks import Masks, evaluating, multipliers
 
@@ -75,13 +75,16 @@ def train(
     saved = Checkpoint(checkpoint, identity, parts, {"changes": changes}) if checkpoint else None
     rows, done, seconds = (saved and saved.load()) or ([], 0, 0.0)
 
+    if len(rows) >= epochs:  # nothing to do, or done before
+        return rows
+
     take = _batches(data)
     loss = compiling.Loss(model, precision)
     whole, how = loss, "eager"
     steps = epochs * (len(data.train_x) // batch)
     if graph is None:
         graph = compiling.pays(model, data.shape, steps, batch, precision)
-    if graph and steps and len(rows) < epochs:
+    if graph and steps:
         model.train()
         # augmented like every batch, so that the graph is made for their layout in memory
         sample = take(torch.arange(batch, device=data.device), torch.Generator(data.device))
@@ -242,8 +245,8 @@ def _identity(model: nn.Module, data: Dataset, masks: Masks | None) -> dict:
         "threads": torch.get_num_threads(),
         "data": data.info["fingerprint"],
         "images": len(data.train_x),
-        "start": digest(model.state_dict()),
-        "masks": digest(masks or {}),
+        "start": fingerprint(model.state_dict().values()),
+        "masks": fingerprint((masks or {}).values()),
     }
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from lib import catalog, machine, paths
 from lib.bench import fixed, passes, plans, table, training
 from lib.bench.turns import Program
+from lib.command import Parser, interruptible
 
 CODES = "Exit code: 0 all measured, 1 something failed, 2 bad option, 130 interrupted."
 SECTIONS = ("training", "inference", "fixed", "epochs", "quick")
@@ -34,14 +34,8 @@ FULL = {
 }  # fmt: skip
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        """One line, without the usage that argparse puts before it."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
-
-
 def parser() -> argparse.ArgumentParser:
-    made = _Parser(
+    made = Parser(
         prog="python -m lib.bench",
         description="Measure the workbench against code in the usual style, side by side in one run, and write "
         "bench.md and bench.csv. The machine should have nothing else to do. Nothing is downloaded: where the files "
@@ -169,8 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, write, print; return the exit code."""
     given = parser().parse_args(arguments)
     sections = tuple(given.only or [s for s in SECTIONS if not (given.short and s == "quick")])
-    for number in (signal.SIGTERM, signal.SIGINT):  # a polite kill ends like Ctrl-C, and leaves no program behind
-        signal.signal(number, signal.default_int_handler)
+    interruptible()  # no program is left behind
     try:
         given.out.mkdir(parents=True, exist_ok=True)
         where = facts(given.short)

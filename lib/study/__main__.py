@@ -1,7 +1,6 @@
 """Command line: python -m lib.study run|report|status|keep|list."""
 
 import argparse
-import signal
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from lib import paths, runs
+from lib.command import Parser, interruptible
 from lib.files import read_json
 from lib.progress import duration
 from lib.study import reference, state
@@ -20,14 +20,8 @@ TELL_EVERY_S = 60.0
 CODES = "Exit code: 0 all done, 1 a run or the report failed or is missing, 2 bad input, 130 interrupted."
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        """One line, without the usage that argparse puts before it."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
-
-
 def parser() -> argparse.ArgumentParser:
-    main = _Parser(
+    main = Parser(
         prog="python -m lib.study",
         description="Execute studies (studies/NAME.yaml) with papermill, look at them, and make their reports.",
         epilog=CODES,
@@ -244,9 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code. Bad input is one line on stderr and code 2."""
     given = parser().parse_args(arguments)
     console = Console(highlight=False)
-    # a polite kill ends like Ctrl-C: kernels stopped, nothing half done
-    for number in (signal.SIGTERM, signal.SIGINT):  # a shell starts its background jobs with SIGINT ignored
-        signal.signal(number, signal.default_int_handler)
+    interruptible()  # kernels stopped, nothing half done
     try:
         if given.command == "list":
             return list_studies(console)
