@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lib import catalog, tables
+from lib import catalog, shares, tables
 
 WIDTH = 16.2 / 2.54  # inches between the margins of the report: drawn at this size, never rescaled
 
@@ -22,8 +22,12 @@ STYLE = {  # method -> colour, marker
     "GraSP": ("#CC79A7", "D"),
     "SynFlow": ("#56B4E9", "^"),
     "SynFlow (100 rounds)": ("#009E73", "P"),
+    "LAMP": ("#D55E00", "X"),
+    "ERK": ("#000000", "*"),
+    "Uniform": ("#882255", "<"),  # from here on colours of Paul Tol's muted scheme, made to the same end
+    "Mag-init": ("#999933", "p"),
 }
-SPARE = ("#D55E00", "#F0E442", "#000000")  # for methods that a user adds, by name
+SPARE = ("#332288", "#117733", "#661100")  # for methods that a user adds, by name
 KEPT, REMOVED = "#0072B2", "#E69F00"
 
 
@@ -111,12 +115,27 @@ def against_compression(panels: list[tuple[pd.DataFrame, str, str, float | None]
             seen[method] = ax.errorbar(mean.index, mean, sd, ms=4, lw=1.2, capsize=2, **style(method))
         if dense is not None and not np.isnan(dense):
             seen[tables.DENSE] = ax.axhline(dense, ls="--", lw=1, color=STYLE["Dense"][0])
-        ax.set(xlabel="compression (−log₁₀ density)", ylabel=unit)
-        ax.set_xticks(sorted(frame["compression"].unique()) if len(frame) else [])
+        ax.set(ylabel=unit)
+        share_axis(ax, frame)
         if not frame[column].dropna().empty and frame[column].min() >= 0 and "%" not in unit:
             ax.set_ylim(bottom=0)
     figure.legend(seen.values(), seen.keys(), loc="outside upper center", ncols=min(7, len(seen) or 1), fontsize=8)
     return figure
+
+
+def share_axis(ax, frame: pd.DataFrame) -> None:
+    """Name the horizontal axis, on which compressions are drawn, in the study's word, with a tick for each of `frame`.
+
+    Ticks that would stand on one another are left out.
+    """
+    ratios = len(frame) > 0 and frame["word"].iloc[0] == "ratio"
+    ax.set_xlabel("ratio (1 / density, log scale)" if ratios else "compression (−log₁₀ density)")
+    ticks: list[float] = []
+    values = sorted(frame["compression"].unique())
+    for value in values:
+        if not ticks or value - ticks[-1] >= 0.07 * (values[-1] - values[0]):
+            ticks.append(value)
+    ax.set_xticks(ticks, [shares.ratio(tick) if ratios else f"{tick:g}" for tick in ticks])
 
 
 def densities(layers: pd.DataFrame, plan: pd.DataFrame) -> Figure:
@@ -144,17 +163,14 @@ def histograms(rows: pd.DataFrame, columns: int = 4) -> Figure:
 
     `rows` hold `layer`, `left`, `right` (edges of a bin), `kept`, `removed` (counts).
     """
-    layers = list(dict.fromkeys(rows["layer"]))
+    layers = dict(tuple(rows.groupby("layer", sort=False)))
     lines = -(-len(layers) // columns)
     figure, axes = plt.subplots(
         lines, columns, figsize=(WIDTH, 0.35 + 1.15 * lines), layout="constrained", squeeze=False
     )
-    for ax, layer in zip(axes.flat, layers, strict=False):
-        draw_histogram(ax, rows[rows["layer"] == layer])
-        share = (
-            rows.loc[rows["layer"] == layer, "kept"].sum()
-            / rows.loc[rows["layer"] == layer, ["kept", "removed"]].sum().sum()
-        )
+    for ax, (layer, bars) in zip(axes.flat, layers.items(), strict=False):
+        draw_histogram(ax, bars)
+        share = bars["kept"].sum() / bars[["kept", "removed"]].sum().sum()
         ax.set_title(f"{layer.removesuffix('.weight')} ({share:.1%} kept)", fontsize=7, pad=2)
         ax.tick_params(labelsize=6, pad=1)
         ax.yaxis.set_major_locator(MaxNLocator(3))
@@ -168,12 +184,24 @@ def histograms(rows: pd.DataFrame, columns: int = 4) -> Figure:
     return figure
 
 
+def pages(rows: pd.DataFrame, most: int = 28) -> list[pd.DataFrame]:
+    """The histogram rows of a network in parts that fit a page, of at most `most` layers and about equally many."""
+    names = list(dict.fromkeys(rows["layer"]))
+    count = -(-len(names) // most)
+    size = -(-len(names) // count)
+    return [rows[rows["layer"].isin(names[i : i + size])] for i in range(0, len(names), size)]
+
+
 def draw_histogram(ax, rows: pd.DataFrame) -> None:
-    """Bars of one layer: removed weights above the kept ones, so that the outline is the unpruned layer."""
-    width = rows["right"] - rows["left"]
-    bars = {"width": width, "align": "edge", "linewidth": 0}
-    ax.bar(rows["left"], rows["kept"], color=KEPT, label="kept", **bars)
-    ax.bar(rows["left"], rows["removed"], bottom=rows["kept"], color=REMOVED, label="removed", **bars)
+    """One layer: removed weights above the kept ones, so that the outline is the unpruned layer.
+
+    `stairs` is one shape for all bins: a network is drawn in a third of the time that bars take.
+    """
+    edges = [*rows["left"], rows["right"].iloc[-1]]
+    kept, all_of_them = rows["kept"].to_numpy(), (rows["kept"] + rows["removed"]).to_numpy()
+    ax.stairs(kept, edges, fill=True, color=KEPT, label="kept", linewidth=0)
+    ax.stairs(all_of_them, edges, baseline=kept, fill=True, color=REMOVED, label="removed", linewidth=0)
+    ax.set_ylim(bottom=0)
     ax.grid(False)
 
 

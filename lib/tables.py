@@ -5,10 +5,11 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from lib import catalog
+from lib import catalog, shares
 
 DENSE = "Dense"
 MISSING = "missing"
+NO_ABLATION = "none"
 
 
 def run_metrics(history: list[dict], layers: list[dict], collapse: dict) -> dict:
@@ -45,19 +46,26 @@ def task(row: dict | pd.Series) -> str:
 
 
 def planned(plan: dict, notebook: str = "accuracy") -> pd.DataFrame:
-    """One row a planned run of `notebook`: `run`, its parameters, `method`, `task`, `compression`."""
+    """One row a planned run of `notebook`: `run`, its parameters, and what `described` adds."""
     rows = [{"run": r["id"], **r["parameters"]} for r in plan["runs"] if r["notebook"] == notebook]
-    return described(pd.DataFrame(rows))
+    return described(pd.DataFrame(rows), plan.get("word", "compression"))
 
 
-def described(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add `method`, `task` and `compression` (-log10 of the density, to three decimals) to a frame of runs."""
+def described(frame: pd.DataFrame, word: str = "compression") -> pd.DataFrame:
+    """Add `method`, `task`, `compression` (-log10 of the density, to three decimals) to a frame of runs, `ablation`
+    where it lacks that, and `word`, how the study says how much is kept (see `lib.shares`), with `at` in that word.
+    """
     if frame.empty:
         columns = ["run", "data", "model", "pruner", "density", "rounds", "seed", "method", "task", "compression"]
-        return frame.reindex(columns=list(dict.fromkeys([*frame.columns, *columns])))
-    compression = -np.log10(frame["density"])
+        return frame.reindex(columns=list(dict.fromkeys([*frame.columns, *columns, "ablation", "word", "at"])))
+    compression = (-np.log10(frame["density"])).round(3) + 0.0
     return frame.assign(
-        method=frame.apply(method, axis=1), task=frame.apply(task, axis=1), compression=compression.round(3) + 0.0
+        method=frame.apply(method, axis=1),
+        task=frame.apply(task, axis=1),
+        compression=compression,
+        ablation=frame["ablation"].fillna(NO_ABLATION) if "ablation" in frame else NO_ABLATION,
+        word=word,
+        at=compression.map(lambda c: shares.say(c, word)),
     )
 
 
@@ -134,14 +142,24 @@ def accuracy(done: pd.DataFrame, plan: pd.DataFrame, compression: float) -> pd.D
 
 
 def by_compression(done: pd.DataFrame, plan: pd.DataFrame, value: str, task: str, digits: int = 2) -> pd.DataFrame:
-    """`value` by compression and method for one task; the dense network is compression 0."""
+    """`value` of one task, a row a compression (with its ratio, density and sparsity), a column a method.
+
+    Where nothing is pruned all methods are the same network: the dense one fills that row.
+    """
     chosen = plan[plan["task"] == task]
-    chosen = chosen[chosen["pruner"] != "dense"]
-    table = grid(done, chosen, value, "compression", digits)
-    dense = plan[(plan["task"] == task) & (plan["pruner"] == "dense")]
-    values = done[done["run"].isin(dense["run"])][value] if not done.empty else []
-    table.insert(0, DENSE, spread(values, digits, len(dense)) if len(dense) else "")
-    return table
+    pruned, dense = chosen[chosen["pruner"] != "dense"], chosen[chosen["pruner"] == "dense"]
+    table = grid(done, pruned, value, "compression", digits)
+    if len(dense):
+        values = done[done["run"].isin(dense["run"])][value] if not done.empty else []
+        cell = spread(values, digits, len(dense))
+        table.loc[0.0] = table.loc[0.0].replace("", cell) if 0.0 in table.index else cell
+    return beside_shares(table.sort_index(), chosen["word"].iloc[0])
+
+
+def beside_shares(table: pd.DataFrame, word: str) -> pd.DataFrame:
+    """`table`, whose rows are compressions, with ratio, density and sparsity side by side as the rows' names."""
+    named = pd.DataFrame([shares.columns(compression, word) for compression in table.index])
+    return table.set_index(pd.MultiIndex.from_frame(named))
 
 
 def passes(timings: pd.DataFrame) -> pd.DataFrame:
@@ -158,9 +176,9 @@ def timing_summary(timings: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
     """
     table = passes(timings)
     table["run"] = table["network"].str.split("/").str[-1]
-    known = ["run", "method", "pruner", "rounds", "compression", "task", "seed", "macs_kept", "macs_dense"]
-    table = table.drop(columns="network").merge(done[known], on="run")
-    pruned = table["method"] + " at " + table["compression"].map("{:g}".format)
+    known = ["run", "method", "pruner", "rounds", "compression", "word", "at", "task", "seed"]
+    table = table.drop(columns="network").merge(done[[*known, "macs_kept", "macs_dense"]], on="run")
+    pruned = table["method"] + " at " + table["at"]
     return table.assign(network=pruned.where(table["pruner"] != "dense", DENSE))
 
 
@@ -204,18 +222,18 @@ def at(plan: pd.DataFrame, task: str, compression: float) -> pd.DataFrame:
     return plan[(plan["task"] == task) & ((plan["compression"] == compression) | (plan["pruner"] == "dense"))]
 
 
-def time_grid(timings: pd.DataFrame) -> pd.DataFrame:
-    """Median ± interquartile range (s) by compression and form, a column a method, the dense network's first."""
-    cells = timings["median_s"].map("{:.3f}".format) + " ± " + timings["spread_s"].map("{:.3f}".format)
-    pruned = timings["pruner"] != "dense"
-    table = timings.assign(cell=cells)[pruned].pivot_table(
-        index=["compression", "form"], columns="method", values="cell", aggfunc="first"
+def time_grid(timings: pd.DataFrame, form: str) -> pd.DataFrame:
+    """Median ± interquartile range (s) of the networks in one form, laid out like `by_compression`."""
+    chosen = timings[timings["form"] == form]
+    cells = chosen["median_s"].map("{:.3f}".format) + " ± " + chosen["spread_s"].map("{:.3f}".format)
+    pruned = chosen["pruner"] != "dense"
+    table = chosen.assign(cell=cells)[pruned].pivot_table(
+        index="compression", columns="method", values="cell", aggfunc="first"
     )
-    table = table[[m for m in methods(timings) if m in table]].fillna("")
-    permanent = table.index.get_level_values("form") == "permanent"
+    table = table[[m for m in methods(chosen) if m in table]].fillna("").rename_axis(columns=None)
     if not pruned.all():
-        table.insert(0, DENSE, np.where(permanent, cells[~pruned].iloc[0], ""))
-    return table.rename_axis(columns=None)
+        table.loc[0.0] = cells[~pruned].iloc[0]
+    return beside_shares(table.sort_index(), timings["word"].iloc[0])
 
 
 def panels(done: pd.DataFrame, timings: pd.DataFrame, task: str) -> list[tuple]:

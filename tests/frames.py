@@ -29,12 +29,13 @@ def timings(*rows: tuple) -> pd.DataFrame:
     found = []
     for pruner, compression, permanent, masked, spread, macs in rows:
         one = tables.described(pd.DataFrame([run(pruner, compression=compression)])).iloc[0]
-        name = "Dense" if pruner == "dense" else f"{one['method']} at {compression:g}"
+        name = "Dense" if pruner == "dense" else f"{one['method']} at {one['at']}"
         for form, seconds in (("permanent", permanent), ("masked forward", masked)):
             if seconds is not None:
                 found.append({
                     "network": name, "form": form, "median_s": seconds, "spread_s": spread, "n": 5, "run": one["run"],
                     "method": one["method"], "pruner": pruner, "rounds": 1, "compression": compression, "seed": 1,
+                    "word": one["word"], "at": one["at"],
                     "task": one["task"], "macs_kept": macs, "macs_dense": 2000,
                 })  # fmt: skip
     return pd.DataFrame(found)

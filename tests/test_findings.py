@@ -41,7 +41,7 @@ def winner(*rows, images=10_000) -> str:
 )
 def test_winner_and_lead(snip, rand, first, last):
     said = one(winner(run("snip", snip), run("rand", rand)))
-    both(said, f"**{first}**", "80.00 %", f"10.00 points ahead of {last} (70.00 %)", "10 % of the weights")
+    both(said, f"**{first}**", "80.00 %", f"10.00 points ahead of {last} (70.00 %)", "density 10 %")
 
 
 def test_a_lead_of_one_seed_is_measured_by_the_test_set():
@@ -120,7 +120,8 @@ def test_by_compression_names_winners_and_falls():
     rows = [run("snip", 80, 0.5), run("rand", 70, 0.5), run("snip", 40, 1), run("rand", 60, 1), DENSE]
     done, plan = study(*rows)
     said = " ".join(accuracy.by_compression(done, plan, TASK))
-    both(said, "SNIP at 0.5 (80.00 %)", "Rand at 1 (60.00 %)", "Rand -10.0", "SNIP -40.0", "From compression 0.5 to 1")
+    both(said, "SNIP at compression 0.5 (80.00 %)", "Rand at compression 1 (60.00 %)", "Rand -10.0", "SNIP -40.0")
+    both(said, "From compression 0.5 to compression 1")
     assert accuracy.by_compression(done[:0], plan, TASK) == []
     rising = " ".join(accuracy.by_compression(*study(run("snip", 1, 0.5), run("rand", 1, 0.5), run("snip", 9), run("rand", 5)), TASK))  # fmt: skip  # noqa: E501
     both(rising, "SNIP +8.0", "Rand +4.0")
@@ -181,7 +182,7 @@ def test_macs_at_equal_density():
 def test_time_against_noise(slow, verdict):
     said = cost.time(timings(("dense", 0, 1.0, None, 0.1, 2000), ("snip", 1, slow, None, 0.1, 200)))
     both(
-        one(said), f"{slow:.2f} times as long", "slowest of 2 networks (SNIP at 1)", f"{verdict} three times the noise"
+        one(said), f"{slow:.2f} times as long", "2 networks (SNIP at compression 1)", f"{verdict} three times the noise"
     )
     reverse = cost.time(timings(("dense", 0, slow, None, 0.1, 2000), ("snip", 1, 1.0, None, 0.1, 200)))
     both(one(reverse), "slowest of 2 networks (Dense)")

@@ -17,8 +17,8 @@ from lib import catalog, models, parameters, paths
 ROOT = paths.ROOT
 NEUTRAL = {"catalog", "files"}
 RECORD = {
-    "paths", "runs", "progress", "command", "parameters", "machine", "tables", "plots", "plots_trace", "panels",
-    "panels_trace", "summary", "findings", "traces", "report", "study",
+    "paths", "runs", "shares", "progress", "command", "parameters", "machine", "tables", "plots", "plots_trace",
+    "panels", "panels_trace", "summary", "findings", "traces", "report", "study",
 }  # fmt: skip
 COMPUTE = {
     "checkpoint", "compact", "compiling", "data", "device", "explore", "flops", "inference", "masks", "memory",

@@ -91,12 +91,31 @@ def test_histograms_add_up():
     figure = plots.histograms(rows, columns=2)
     for ax, layer in zip(figure.axes, ("a.weight", "b.weight"), strict=False):
         part = rows[rows["layer"] == layer]
-        kept, removed = ([bar.get_height() for bar in container] for container in ax.containers)
-        assert (kept, removed) == (part["kept"].tolist(), part["removed"].tolist())
-        tops = [bar.get_y() + bar.get_height() for bar in ax.containers[1]]
-        assert tops == (part["kept"] + part["removed"]).tolist()  # the outline is the unpruned layer
+        kept, outline = (patch.get_data() for patch in ax.patches)
+        assert kept.values.tolist() == part["kept"].tolist()
+        assert outline.values.tolist() == (part["kept"] + part["removed"]).tolist()  # the unpruned layer
+        assert outline.baseline.tolist() == part["kept"].tolist()
         share = part["kept"].sum() / (part["kept"] + part["removed"]).sum()
         assert f"{share:.1%} kept" in ax.get_title(loc="left") + ax.get_title()
+
+
+def test_pages_hold_all_layers_in_order_and_few_enough():
+    rows = pd.concat([bars(f"layer{i}", [1, 2], [3, 4]) for i in range(57)])
+    pages = plots.pages(rows, most=28)
+    assert [page["layer"].nunique() for page in pages] == [19, 19, 19]
+    pd.testing.assert_frame_equal(pd.concat(pages), rows)
+    assert len(plots.pages(rows[rows["layer"] < "layer2"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "label", "ticks"),
+    [("ratio", "ratio (1 / density, log scale)", ["10", "100"]), ("compression", "compression (−log₁₀ density)", ["1", "2"])],  # noqa: E501
+)  # fmt: skip
+def test_the_axis_speaks_as_the_study_does_and_ticks_do_not_overlap(word, label, ticks):
+    rows = pd.DataFrame([run("snip", 1.0), run("snip", 2.0, compression=1.02), run("snip", 3.0, compression=2)])
+    figure = plots.against_compression(tables.panels(tables.described(rows, word), pd.DataFrame(), "MNIST / FC"))
+    assert figure.axes[0].get_xlabel() == label
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ticks
 
 
 def test_an_emptied_layer_is_a_cross_on_the_edge():

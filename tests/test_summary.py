@@ -86,7 +86,8 @@ def test_timings_are_joined_with_what_they_time(study):
     study("timing", {"networks": 1}, timings=rows)
     book = summary.load("s")
     (row,) = summary.timings(book, book.planned["task"].iloc[0]).to_dict("records")
-    assert (row["method"], row["compression"], row["median_s"], row["network"]) == ("SNIP", 1.0, 2.0, "SNIP at 1")
+    assert (row["method"], row["compression"], row["median_s"]) == ("SNIP", 1.0, 2.0)
+    assert row["network"] == "SNIP at compression 1"
 
 
 def as_reference(bench) -> None:

@@ -81,13 +81,25 @@ def test_accuracy_has_top1_top5_and_epochs_of_every_task():
     assert table.loc[("MNIST / ResNet-20", "top-1 (%)")].to_dict() == {"Dense": "", "SNIP": "missing"}
 
 
-def test_dense_is_one_column_for_all_compressions():
-    done, plan = study(run("snip", 50.0), run("snip", 55.0, compression=0.5), run("dense", 60.0, compression=0))
+def test_the_dense_network_fills_the_row_where_nothing_is_pruned():
+    done, plan = study(
+        run("snip", 50.0), run("snip", 55.0, compression=0.5), run("rand", 5.0), run("dense", 60.0, compression=0)
+    )
     table = tables.by_compression(done, plan, "top1_pct", "MNIST / FC")
-    assert list(table.columns) == ["Dense", "SNIP"]
-    assert table["Dense"].tolist() == ["60.00", "60.00"]
-    assert list(table.index) == [0.5, 1.0]
-    assert tables.by_compression(done[:0], plan, "top1_pct", "MNIST / FC")["Dense"].tolist() == ["missing"] * 2
+    assert list(table.columns) == ["Rand", "SNIP"]
+    assert table["SNIP"].tolist() == ["60.00", "55.00", "50.00"]
+    assert table["Rand"].tolist() == ["60.00", "", "5.00"]
+    assert table.index.names == ["compression", "ratio", "density (%)", "sparsity (%)"]
+    assert table.index.tolist() == [("0", "1", "100", "0"), ("0.5", "3.16", "31.6", "68.4"), ("1", "10", "10", "90")]
+    assert tables.by_compression(done[:0], plan, "top1_pct", "MNIST / FC")["SNIP"].tolist() == ["missing"] * 3
+    alone = study(run("snip", 50.0))
+    assert tables.by_compression(*alone, "top1_pct", "MNIST / FC")["SNIP"].tolist() == ["50.00"]
+
+
+def test_a_pruner_that_was_run_unpruned_keeps_its_own_value():
+    done, plan = study(run("snip", 58.0, compression=0), run("rand", 5.0), run("dense", 60.0, compression=0))
+    table = tables.by_compression(done, plan, "top1_pct", "MNIST / FC")
+    assert table.iloc[0].to_dict() == {"Rand": "60.00", "SNIP": "58.00"}
 
 
 def test_passes_are_median_and_interquartile_range():
@@ -99,14 +111,16 @@ def test_passes_are_median_and_interquartile_range():
     assert row["n"] == 5
 
 
-def test_time_grid_has_dense_once_where_it_belongs():
-    table = tables.time_grid(timings(
+def test_time_grid_is_laid_out_like_the_accuracies():
+    clock = timings(
         ("dense", 0, 1.0, None, 0.1, 2000), ("snip", 1, 0.9, 1.4, 0.05, 200), ("rand", 0.5, 0.8, 1.2, 0.02, 600),
-    ))  # fmt: skip
-    assert list(table.columns) == ["Dense", "Rand", "SNIP"]
-    assert table.loc[(1.0, "permanent")].to_dict() == {"Dense": "1.000 ± 0.100", "Rand": "", "SNIP": "0.900 ± 0.050"}
-    assert table.loc[(1.0, "masked forward")].to_dict() == {"Dense": "", "Rand": "", "SNIP": "1.400 ± 0.050"}
-    assert table.loc[(0.5, "permanent"), "Rand"] == "0.800 ± 0.020"
+    )  # fmt: skip
+    table = tables.time_grid(clock, "permanent")
+    assert list(table.columns) == ["Rand", "SNIP"]
+    assert table.index.get_level_values("ratio").tolist() == ["1", "3.16", "10"]
+    assert table["SNIP"].tolist() == ["1.000 ± 0.100", "", "0.900 ± 0.050"]
+    masked = tables.time_grid(clock, "masked forward")
+    assert masked["SNIP"].tolist() == ["", "1.400 ± 0.050"]
 
 
 def test_layer_densities_are_means_over_seeds_in_the_network_order():

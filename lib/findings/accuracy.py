@@ -5,24 +5,23 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from lib import tables
+from lib import shares, tables
 
 # Sentences call a difference clear when it exceeds this many standard errors of the difference.
 CLEAR = 2.0
-CHANCE_PCT = 10.0  # of guessing one of ten classes, which all data sets here have
 
 
 def at_compression(
-    done: pd.DataFrame, plan: pd.DataFrame, task: str, compression: float, images: int | None
+    done: pd.DataFrame, plan: pd.DataFrame, task: str, compression: float, images: int | None, classes: int = 10
 ) -> list[str]:
-    """Sentences on the top-1 of one task at one compression; `images` is the size of its test set."""
+    """Sentences on the top-1 of one task at one compression; `images` and `classes` are those of its test set."""
     runs = _with_seeds(done, plan, task, compression)
     if runs.empty:
         return []
     said = [
         winner(runs, task, compression, images),
         against_dense(runs, _dense(done, plan, task)),
-        untrained(runs, images),
+        untrained(runs, images, classes),
         rounds_matter(runs, images),
         magnitude_costs(runs, plan),
     ]
@@ -74,7 +73,7 @@ def winner(runs: pd.DataFrame, task: str, compression: float, images: int | None
     lead, error = _difference(first, second, images)
     seeds = min(len(first), len(second))
     return (
-        f"On {task} at compression {compression:g} ({100 * 10**-compression:.3g} % of the weights), "
+        f"On {task} at {shares.explain(compression, runs['word'].iloc[0])}, "
         f"**{means.index[0]}** is the most accurate with {means.iloc[0]:.2f} %, {lead:.2f} points ahead of "
         f"{means.index[1]} ({means.iloc[1]:.2f} %), {_verdict(lead, error, seeds)}; the last is {means.index[-1]} "
         f"with {means.iloc[-1]:.2f} %."
@@ -91,15 +90,16 @@ def against_dense(runs: pd.DataFrame, dense: pd.DataFrame) -> str | None:
     return f"The best pruned network is {side} the dense one ({dense['top1_pct'].mean():.2f} %)."
 
 
-def untrained(runs: pd.DataFrame, images: int | None) -> str | None:
-    """Methods that are not clearly better than guessing one of ten classes."""
-    error = math.sqrt(CHANCE_PCT * (100 - CHANCE_PCT) / images) if images else 0.0
+def untrained(runs: pd.DataFrame, images: int | None, classes: int = 10) -> str | None:
+    """Methods that are not clearly better than guessing one of the classes."""
+    chance = 100 / classes
+    error = math.sqrt(chance * (100 - chance) / images) if images else 0.0
     means = runs.groupby("method")["top1_pct"].mean()
-    lost = means[means <= CHANCE_PCT + CLEAR * error]
+    lost = means[means <= chance + CLEAR * error]
     if lost.empty:
         return None
     names = ", ".join(f"{name} ({value:.2f} %)" for name, value in lost.items())
-    return f"Not better than guessing ({CHANCE_PCT:g} %): {names}."
+    return f"Not better than guessing one of {classes} classes ({chance:g} %): {names}."
 
 
 def rounds_matter(runs: pd.DataFrame, images: int | None) -> str | None:
@@ -142,19 +142,23 @@ def by_compression(done: pd.DataFrame, plan: pd.DataFrame, task: str) -> list[st
     if done.empty:
         return []
     runs = done[(done["task"] == task) & (done["pruner"] != "dense")]
+    if runs.empty:
+        return []
+    word = runs["word"].iloc[0]
     table = runs.pivot_table(index="method", columns="compression", values="top1_pct")
     said = []
     for compression in table.columns:
         column = table[compression].dropna()
         if len(column) > 1:
-            said.append(f"{column.idxmax()} at {compression:g} ({column.max():.2f} %)")
-    parts = [f"The most accurate method of {task} by compression: {', '.join(said)}."] if said else []
+            said.append(f"{column.idxmax()} at {shares.say(compression, word)} ({column.max():.2f} %)")
+    parts = [f"The most accurate method of {task}: {', '.join(said)}."] if said else []
     whole = table.dropna()
     if len(whole) > 1 and whole.shape[1] > 1:
         low, high = whole.columns.min(), whole.columns.max()
         loss = (whole[low] - whole[high]).sort_values()
         falls = ", ".join(f"{name} {-value:+.1f}" for name, value in loss.items())
-        parts.append(f"From compression {low:g} to {high:g} the accuracies change by {falls} points.")
+        change = f"From {shares.say(low, word)} to {shares.say(high, word)}"
+        parts.append(f"{change} the accuracies change by {falls} points.")
     return parts
 
 
@@ -168,7 +172,7 @@ def collapses(done: pd.DataFrame, compressions: Iterable[float]) -> list[str]:
         rest = "a path from input to output remains" if run["connected"] else "no input reaches the output any more"
         layers = ", ".join(f"`{n.removesuffix('.weight')}`" for n in names)
         said.append(
-            f"{run['method']} at compression {run['compression']:g} on {run['task']} (seed {run['seed']}) leaves "
+            f"{run['method']} at {run['at']} on {run['task']} (seed {run['seed']}) leaves "
             f"{len(names)} layer{'s' if len(names) > 1 else ''} without a weight: {layers}; {rest}."
         )
     return said

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from lib import catalog, tables
+from lib import catalog, shares, tables
 from lib.findings import cost
 
 
@@ -44,7 +44,7 @@ def _best(book) -> list[str]:
             f" ({wanted['method'].nunique()} planned)" if wanted["method"].nunique() > len(means) else ""
         )
         said.append(
-            f"At compression {hardest:g} the most accurate method on {task} is {means.idxmax()} "
+            f"At {shares.say(hardest, runs['word'].iloc[0])} the most accurate method on {task} is {means.idxmax()} "
             f"({means.max():.1f} %), of {of}."
         )
     return said
@@ -64,11 +64,11 @@ def _robust(book) -> list[str]:
         table = runs.pivot_table(index="method", columns="compression", values="top1_pct").dropna()
         if table.shape[1] < 2 or len(table) < 2:
             continue
-        low, high = table.columns.min(), table.columns.max()
+        word, low, high = runs["word"].iloc[0], table.columns.min(), table.columns.max()
         loss = table[low] - table[high]
         said.append(
-            f"From compression {low:g} to {high:g} on {task}, {loss.idxmin()} loses least ({loss.min():.1f} points) "
-            f"and {loss.idxmax()} most ({loss.max():.1f} points)."
+            f"From {shares.say(low, word)} to {shares.say(high, word)} on {task}, {loss.idxmin()} loses least "
+            f"({loss.min():.1f} points) and {loss.idxmax()} most ({loss.max():.1f} points)."
         )
     return said
 

@@ -11,24 +11,24 @@ def macs(done: pd.DataFrame) -> list[str]:
         return []
     pruned = done[done["pruner"] != "dense"]
     said = []
-    for compression, runs in pruned.groupby("compression"):
+    for _, runs in pruned.groupby("compression"):
         share = runs.groupby("method")["macs_kept"].mean() / runs["macs_dense"].iloc[0]
         if len(share) < 2:
             continue
-        said.append(_share(compression, share, runs))
+        said.append(_share(runs["at"].iloc[0], share, runs))
     return said
 
 
-def _share(compression: float, share: pd.Series, runs: pd.DataFrame) -> str:
+def _share(at: str, share: pd.Series, runs: pd.DataFrame) -> str:
     kept, dense = runs["weights_kept"].unique(), runs["macs_dense"].iloc[0]
     many = f"the same {kept[0]:,.0f}" if len(kept) == 1 else f"{kept.min():,.0f} to {kept.max():,.0f}"
     if share.max() - share.min() < 0.001:
         return (
-            f"At compression {compression:g} every method keeps {many} weights and {share.max():.1%} of the "
+            f"At {at} every method keeps {many} weights and {share.max():.1%} of the "
             f"{dense:,.0f} MACs: each weight is used equally often."
         )
     return (
-        f"At compression {compression:g} the methods keep {many} weights, but between {share.min():.1%} "
+        f"At {at} the methods keep {many} weights, but between {share.min():.1%} "
         f"({share.idxmin()}) and {share.max():.1%} ({share.idxmax()}) of the {dense:,.0f} MACs: "
         "a kept weight of an early layer is used at more positions."
     )
@@ -86,7 +86,7 @@ def paper_against_clock(timings: pd.DataFrame) -> str | None:
     promised = least["macs_dense"] / least["macs_kept"]
     measured = dense["median_s"].iloc[0] / least["median_s"]
     return (
-        f"{least['method']} at compression {least['compression']:g} keeps the fewest MACs and promises to be "
+        f"{least['method']} at {least['at']} keeps the fewest MACs and promises to be "
         f"{promised:.1f} times as fast as the dense network; measured it is {measured:.2f} times as fast. "
         + (
             "Dense kernels multiply the zeros too, so unstructured sparsity does not shorten them."

@@ -1,6 +1,7 @@
 """From a study file to the list of its runs, checked to the last name before anything is executed."""
 
 import math
+from collections import Counter
 from fnmatch import fnmatch
 from itertools import product
 from typing import Any, Literal
@@ -9,14 +10,8 @@ import yaml
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from lib import parameters, paths, runs
+from lib.shares import TO_DENSITY
 
-# How studies may write the share of weights kept; `lib` and the notebooks know only density.
-TO_DENSITY = {
-    "compression": lambda c: 10.0**-c,
-    "ratio": lambda r: 1 / r,
-    "density": lambda d: d,
-    "sparsity": lambda s: 1 - s,
-}
 PLURAL = {"compressions": "compression", "ratios": "ratio", "sparsities": "sparsity"}
 
 # A run that builds on another sees the same images and the same network ...
@@ -59,6 +54,17 @@ def read(name: str) -> Study:
         raise ValueError(f"study {name}: not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         raise ValueError(f"study {name}: {parameters.one_line(error)}") from None
+
+
+def word(study: Study) -> str:
+    """How the study mostly says how much is kept, a key of TO_DENSITY; its report uses the same word."""
+    written: Counter = Counter()
+    for block in study.blocks:
+        for name, value in {**study.fixed, **block.fixed, **block.grid}.items():
+            several = name in PLURAL or name in block.grid
+            if PLURAL.get(name, name) in TO_DENSITY:
+                written[PLURAL.get(name, name)] += len(value) if several and isinstance(value, list) else 1
+    return written.most_common(1)[0][0] if written else "compression"
 
 
 def expand(name: str, study: Study, seeds: list[int] | None = None) -> list[dict]:

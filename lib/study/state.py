@@ -7,7 +7,7 @@ from statistics import median
 
 import psutil
 
-from lib import paths, progress, runs
+from lib import parameters, paths, progress, runs
 from lib.files import read_json, write_json
 from lib.study import spec
 
@@ -15,12 +15,13 @@ PLAN = "plan.json"
 
 
 def plan(name: str, seeds: list[int] | None = None) -> dict:
-    """The study as plain data: `study`, `title`, `question`, and `runs` as `spec.expand` gives them."""
+    """The study as plain data: `study`, `title`, `question`, `word`, and `runs`; as `spec.word` and `spec.expand` say."""
     study = spec.read(name)
     return {
         "study": name,
         "title": study.title,
         "question": study.question,
+        "word": spec.word(study),
         "runs": spec.expand(name, study, seeds),
     }
 
@@ -74,6 +75,9 @@ def check(planned: dict) -> None:
         made = read_json(folder(planned) / run["id"] / runs.RUN).get("parameters", {})
         # through JSON, as the run wrote them
         wanted = json.loads(json.dumps(run["parameters"]))
+        # a parameter that the notebook gained since then: its default is what the run did without it
+        known = parameters.declared(run["notebook"])
+        made = {n: entry["default"] for n, entry in known.items() if n in wanted} | made
         names = [n for n in {**wanted, **made} if made.get(n) != wanted.get(n)]
         if names:
             differing = "; ".join(f"{n} was {made.get(n)!r}, now {wanted.get(n)!r}" for n in names)
