@@ -1,0 +1,239 @@
+"""Conservation of synaptic saliency: the theory behind SynFlow, measured on a network at hand.
+
+Tanaka et al. 2020 (arXiv 2006.05467) call any score dR/dw * w, for a function R of the network's outputs, a
+*synaptic saliency*, and prove for networks whose activations are homogeneous (ReLU, pooling, none): what goes into a
+hidden unit comes out of it (theorem 1), so every cut through the network, such as a layer, holds the same total
+(theorem 2), and a method that never removes as much as a layer holds empties no layer (theorem 3). The functions here
+return the rows of the paper's figures 3, 4, 5b and 7; they leave models as they were, except where one is trained.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lib import catalog
+from lib import train as training
+from lib.data import Dataset
+from lib.masks import Masks, Scores, evaluating, full, keep_top, prunable
+from lib.pruners import SCHEDULES, Batches, densities
+
+SALIENCY = "saliency"  # in the column `score`: dL/dw * w itself, what SNIP takes the absolute value of
+
+
+def without_biases(model: nn.Module) -> nn.Module:
+    """A copy of `model` whose biases (also those of batch norm) are zero, so that its weights hold the whole flow.
+
+    The theorems count a bias among the incoming weights of its unit. Ours are not scored; at zero, where VGGs and
+    ResNets have them initially, their saliency is zero.
+    """
+    copy = deepcopy(model)
+    with torch.no_grad():
+        for name, parameter in copy.named_parameters():
+            if name.rpartition(".")[2] == "bias":
+                parameter.zero_()
+    return copy
+
+
+def saliency(model: nn.Module, batches: Batches) -> Scores:
+    """dL/dw * w, signed, for the mean cross-entropy L of each batch, summed over batches: Tanaka et al., equation 1."""
+    weights = {name: weight.detach().clone().requires_grad_() for name, weight in prunable(model).items()}
+    with torch.enable_grad(), evaluating(model):
+        loss = sum(F.cross_entropy(functional_call(model, weights, (x,)), y) for x, y in batches)
+        gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+    return {name: weights[name].detach() * g for name, g in zip(weights, gradients, strict=True)}
+
+
+def measure(model: nn.Module, batches: Batches, names: list[str], seed: int = 0) -> tuple[list[dict], list[dict]]:
+    """Rows of hidden units and rows of layers for the scores of each pruner in `names`, and for `saliency`.
+
+    Scores are those of one round, in float64, so that rounding does not look like a difference. Units: `score` (the
+    pruner's name), `layer` and `unit` (its number there), `incoming` and `outgoing` (sums over the weights). Layers:
+    `score`, `layer`, `weights`, `total` (sum), `mean` (|total| / weights). Only units with a layer of their own on
+    either side are listed, see `links`. ValueError for an unknown name.
+    """
+    scorers = {name: catalog.load("pruner", name) for name in names}
+    exact = deepcopy(model).double()
+    batches = [(x.double(), y) for x, y in batches]
+    between = links(exact, batches)
+    units, layers = [], []
+    for name in [*names, SALIENCY]:
+        if name == SALIENCY:
+            scores = saliency(exact, batches)
+        else:
+            scores = scorers[name](exact, batches, generator=torch.Generator().manual_seed(seed))
+        units += [{"score": name, **row} for row in unit_rows(scores, between)]
+        layers += [{"score": name, **row} for row in layer_rows(scores)]
+    return units, layers
+
+
+def unit_rows(scores: Scores, between: list[tuple[str, str]]) -> list[dict]:
+    """`layer`, `unit`, `incoming`, `outgoing` of the hidden units between each pair of layers (figure 3).
+
+    A unit is an output of the first layer; where a feature map was flattened, several inputs of the second belong
+    to it. ValueError where the inputs cannot be divided among the units, as in a grouped convolution.
+    """
+    rows = []
+    for source, target in between:
+        incoming = scores[source].flatten(1).sum(1)
+        by_input = scores[target].transpose(0, 1).flatten(1).sum(1)
+        if len(by_input) % len(incoming):
+            raise ValueError(
+                f"{target} has {len(by_input)} inputs for the {len(incoming)} units of {source}: a multiple is allowed"
+            )
+        pairs = zip(incoming.tolist(), by_input.view(len(incoming), -1).sum(1).tolist(), strict=True)
+        layer = source.removesuffix(".weight")
+        rows += [{"layer": layer, "unit": n, "incoming": a, "outgoing": b} for n, (a, b) in enumerate(pairs)]
+    return rows
+
+
+def layer_rows(scores: Scores) -> list[dict]:
+    """`layer`, `weights`, `total` and `mean` (|total| / weights) of each layer's scores (figure 4)."""
+    return [
+        {
+            "layer": name.removesuffix(".weight"),
+            "weights": score.numel(),
+            "total": (total := score.double().sum().item()),
+            "mean": abs(total) / score.numel(),
+        }
+        for name, score in scores.items()
+    ]
+
+
+def links(model: nn.Module, batches: Batches) -> list[tuple[str, str]]:
+    """Pairs of prunable weights, by name, between which hidden units lie that no other layer touches.
+
+    In a plain chain of layers each pair that follow one another; in a residual block only its inner pair, since the
+    shortcut shares the other units. Found from which layers' outputs reach which layers' inputs, for one image.
+    """
+    reached = _reached(model, batches[0][0][:1])
+    readers: dict[str, list] = {}
+    for target, sources in reached.items():
+        for source in sources:
+            readers.setdefault(source, []).append(target)
+    single = [(next(iter(s)), target) for target, s in reached.items() if target is not None and len(s) == 1]
+    return [(source, target) for source, target in single if readers[source] == [target]]
+
+
+@torch.enable_grad()
+def _reached(model: nn.Module, image: Tensor) -> dict[str | None, set[str]]:
+    """Layer -> the layers whose outputs its input is made of, in the order of execution; key None for the logits.
+
+    Each layer's output is cut off from its past, so the graph behind an input ends at the layers just before it.
+    """
+    ends: list[tuple[Tensor, str]] = []  # the tensors are held, so that none takes another's place in memory
+    found: dict[str | None, set[str]] = {}
+
+    def note(name: str | None, tensor: Tensor) -> None:
+        found.setdefault(name, set()).update(_ends(tensor, ends))
+
+    def cut(name: str, output: Tensor) -> Tensor:
+        ends.append((output.detach().requires_grad_(), name))
+        return ends[-1][0].clone()  # so that an activation may work in place
+
+    hooks = []
+    try:
+        for name in prunable(model):
+            layer = model.get_submodule(name.removesuffix(".weight"))
+            hooks.append(layer.register_forward_pre_hook(lambda _, given, name=name: note(name, given[0])))
+            hooks.append(layer.register_forward_hook(lambda _, given, output, name=name: cut(name, output)))
+        with evaluating(model):
+            note(None, model(image))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _ends(tensor: Tensor, ends: list[tuple[Tensor, str]]) -> set[str]:
+    """The names of those `ends` that `tensor` was computed from."""
+    open_nodes, seen, names = [tensor.grad_fn], set(), set()
+    while open_nodes:
+        node = open_nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        names |= {name for end, name in ends if getattr(node, "variable", None) is end}
+        open_nodes += [parent for parent, _ in node.next_functions]
+    return names
+
+
+def magnitude_rows(model: nn.Module, epoch: int) -> list[dict]:
+    """`epoch`, `layer`, `weights`, `mean_square` (the mean of w ** 2) of each prunable layer (figure 5b)."""
+    return [
+        {
+            "epoch": epoch,
+            "layer": name.removesuffix(".weight"),
+            "weights": weight.numel(),
+            "mean_square": weight.detach().double().square().mean().item(),
+        }
+        for name, weight in prunable(model).items()
+    ]
+
+
+def train_watched(
+    model: nn.Module,
+    data: Dataset,
+    *,
+    epochs: int,
+    on_epoch: Callable[[dict], None] | None = None,
+    **recipe,
+) -> tuple[list[dict], list[dict]]:
+    """`lib.train.train` (in place), and magnitude rows before it (epoch 0) and after each epoch; returns (these, its
+    rows).
+
+    Without a checkpoint: one that went on would lack the epochs before it.
+    """
+    watched = magnitude_rows(model, 0)
+
+    def watch(row: dict) -> None:
+        watched.extend(magnitude_rows(model, row["epoch"]))
+        if on_epoch:
+            on_epoch(row)
+
+    return watched, training.train(model, data, epochs=epochs, on_epoch=watch, **recipe)
+
+
+def cut_rows(
+    model: nn.Module, batches: Batches, shares: list[float], round_counts: list[int], pruner: str = "synflow"
+) -> list[dict]:
+    """The largest cut of any round against the flow, for each schedule, density and number of rounds (figure 7).
+
+    A round's cut is the total score of what it removes, and the flow that of the last layer, which with biases at
+    zero is the network's summed output. Below 1 the conditions of theorem 3 hold, and no layer of a feed-forward
+    network is emptied while there is a weight for each. Rows: `schedule`, `density`, `rounds`, `cut_ratio`, `emptied`
+    (layers without a weight at the end), `kept`. Costs the sum of `round_counts` scorings a schedule and density.
+    """
+    last = list(_reached(model, batches[0][0][:1]))[-2]  # the logits come after it
+    score = catalog.load("pruner", pruner)
+    rows = []
+    for schedule, density, rounds in product(SCHEDULES, shares, round_counts):
+        masks, ratios = full(model), []
+        for step in densities(density, rounds, schedule):
+            scores = score(model, batches, masks=masks)
+            kept = keep_top(scores, step, within=masks)
+            flow = scores[last].sum().item()
+            # after a collapse there is nothing left to cut
+            ratios.append(_cut(scores, masks, kept) / flow if flow else 0.0)
+            masks = kept
+        sizes = [int(mask.sum()) for mask in masks.values()]
+        rows.append(
+            {
+                "schedule": schedule,
+                "density": density,
+                "rounds": rounds,
+                "cut_ratio": max(ratios),
+                "emptied": sizes.count(0),
+                "kept": sum(sizes),
+            }
+        )
+    return rows
+
+
+def _cut(scores: Scores, before: Masks, after: Masks) -> float:
+    """Total score of the weights that `before` keeps and `after` does not."""
+    return sum(score[before[name] & ~after[name]].sum().item() for name, score in scores.items())
