@@ -1,4 +1,4 @@
-"""Multiply-accumulates (MACs) of one image over the prunable weights: exact integers.
+"""Multiply-accumulates (MACs) of one image over the weights of convolution and linear layers: exact integers.
 
 A weight is used once at every output position of its layer, so a layer costs weights x positions, and under a
 mask kept weights x positions. The latter is *theoretical*: dense kernels multiply the zeros too. One MAC is two
@@ -18,7 +18,8 @@ def positions(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
     through a copy of the model, which itself is not touched. (Not on the meta device: the first batch norm there
     imports for 6 s.)
     """
-    copied = copy.deepcopy(model).eval()
+    tensors = [*model.parameters(), *model.buffers()]  # shared with the copy: evaluation writes to none
+    copied = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
     found: dict[str, int] = {}
 
     def count(name: str, layer: nn.Module, output: Tensor) -> None:
@@ -35,13 +36,14 @@ def positions(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
 
 
 def macs(model: nn.Module, shape: tuple[int, int, int], masks: dict[str, Tensor] | None = None) -> dict[str, int]:
-    """`{"macs_dense": ..., "macs_kept": ...}` of one image of `shape` (C, H, W), over all prunable weights.
+    """`{"macs_dense": ..., "macs_kept": ...}` of one image of `shape` (C, H, W): the whole network.
 
-    Without masks both are equal.
+    A layer without a mask counts as dense, so without masks both are equal. (The sums over `layer_rows` are those of
+    the masked layers alone.)
     """
     used = positions(model, shape)
     dense = {name: model.get_parameter(name).numel() for name in used}
-    kept = dense if masks is None else {name: int(masks[name].sum()) for name in used}
+    kept = dense | {name: int(mask.count_nonzero()) for name, mask in (masks or {}).items()}
     return {
         "macs_dense": sum(dense[name] * used[name] for name in used),
         "macs_kept": sum(kept[name] * used[name] for name in used),

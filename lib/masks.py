@@ -1,113 +1,85 @@
 """Masks: plain dicts of bool tensors keyed by parameter name, True where a weight is kept.
 
-Scores are ranked, never compared with a threshold, so ties cannot change how many weights are kept.
+The names in a dict of masks say what takes part in pruning: by default the weights of convolution and linear layers,
+see `prunable`. What they do not name is dense: scoring, ranking, applying, counting and tables leave it alone.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from lib import flops
+from lib.layer_tables import histogram_rows as histogram_rows
+from lib.layer_tables import layer_rows as layer_rows
+from lib.ranking import Masks as Masks
+from lib.ranking import Scores as Scores
+from lib.ranking import check_density as check_density
+from lib.ranking import keep_top as keep_top
+from lib.ranking import kept_count as kept_count
 
-Scores = dict[str, Tensor]
-Masks = dict[str, Tensor]
+ALSO = ("biases", "norms")
+SPARE = ("shortcuts", "last")
+SHORTCUT = re.compile(r"(^|\.)(shortcut|downsample)\.")  # the name in our networks, and in torchvision's
 
 
-def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights of convolution and linear layers by parameter name, in the model's order."""
-    return {f"{name}.weight": layer.weight for name, layer in _layers(model)}
+def prunable(model: nn.Module, also: Collection[str] = (), spare: Collection[str] = ()) -> dict[str, nn.Parameter]:
+    """The parameters that may be pruned, by name, in the model's order: weights of convolution and linear layers.
+
+    `also` adds `biases`, those of convolution and linear layers, and `norms`, scale and shift of batch norms (the
+    original prunes the shifts only where both are asked for). `spare` leaves out `shortcuts`, whatever lies on the
+    projection of a residual block, and `last`, the last convolution or linear layer: the classifier. A word for
+    something that the model does not have changes nothing. ValueError for an unknown word.
+    """
+    _check_words("also", also, ALSO)
+    _check_words("spare", spare, SPARE)
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    spared = {f"{name}." for name in layers[-1:]} if "last" in spare else set()
+    found = {}
+    for name, module in model.named_modules():
+        for part in _parts(module, also):
+            parameter, value = f"{name}.{part}", getattr(module, part)
+            out = f"{name}." in spared or ("shortcuts" in spare and SHORTCUT.search(parameter))
+            if value is not None and not out:
+                found[parameter] = value
+    return found
 
 
-def full(model: nn.Module) -> Masks:
-    """Masks that keep every prunable weight."""
-    return {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(model).items()}
+def _parts(module: nn.Module, also: Collection[str]) -> tuple[str, ...]:
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        return ("weight", "bias") if "biases" in also else ("weight",)
+    return ("weight", "bias") if isinstance(module, _BatchNorm) and "norms" in also else ()
+
+
+def _check_words(what: str, words: Collection[str], allowed: tuple[str, ...]) -> None:
+    if isinstance(words, str) or not set(words) <= set(allowed):
+        raise ValueError(f"{what} is {words!r}: a list of some of {', '.join(allowed)} is allowed, or an empty one")
+
+
+def taking_part(model: nn.Module, masks: Masks | None = None) -> dict[str, nn.Parameter]:
+    """The parameters that `masks` name, in their order; without masks those of `prunable(model)`."""
+    return prunable(model) if masks is None else {name: model.get_parameter(name) for name in masks}
+
+
+def full(model: nn.Module, also: Collection[str] = (), spare: Collection[str] = ()) -> Masks:
+    """Masks that keep everything that is prunable."""
+    return {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(model, also, spare).items()}
 
 
 def density_of(masks: Masks) -> float:
-    """Share of weights kept, in [0, 1]."""
-    return sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
-
-
-def check_density(density: float) -> float:
-    """Return `density` if it is in (0, 1]; ValueError otherwise, also for NaN."""
-    if not 0 < density <= 1:
-        raise ValueError(f"density is {density}: more than 0 and at most 1 is allowed")
-    return density
-
-
-def kept_count(n: int, density: float) -> int:
-    """How many of n weights are kept: n - int((1 - density) * n), as in the code of Tanaka et al. 2020."""
-    return n - int((1 - check_density(density)) * n)
-
-
-def keep_top(
-    scores: Scores,
-    density: float | None = None,
-    *,
-    keep: int | None = None,
-    scope: str = "global",
-    within: Masks | None = None,
-) -> Masks:
-    """Masks that keep the highest scores, an exact number of them.
-
-    Give either `density`, which keeps `kept_count(n, density)` of all n weights (of each layer's n with
-    `scope="layer"`), or the number `keep` (global scope only). Of equal scores the first in order are kept.
-    Weights outside `within` stay removed whatever they score. ValueError for a score that is not finite, or
-    when more weights are asked for than `within` leaves.
-    """
-    if (density is None) == (keep is None):
-        raise ValueError(f"density is {density} and keep is {keep}: exactly one of them is allowed")
-    if scope not in ("global", "layer"):
-        raise ValueError(f"unknown scope {scope!r}: one of global, layer")
-    if keep is not None and scope == "layer":
-        raise ValueError(f"keep is {keep} with scope layer: density is allowed there")
-    for name, score in scores.items():
-        if not torch.isfinite(score).all():
-            raise ValueError(f"scores of {name} are not all finite: weights cannot be ranked")
-    if scope == "layer":
-        return {name: _keep_ranked({name: score}, density, None, within)[name] for name, score in scores.items()}
-    return _keep_ranked(scores, density, keep, within)
-
-
-def _keep_ranked(scores: Scores, density: float | None, keep: int | None, within: Masks | None) -> Masks:
-    precision = torch.float64 if any(s.dtype == torch.float64 for s in scores.values()) else torch.float32
-    flat = torch.cat([score.detach().reshape(-1).to(precision) for score in scores.values()])
-    count = kept_count(len(flat), density) if keep is None else keep
-    if within is None:
-        kept = _top(flat, count)
-    else:
-        candidates = torch.cat([within[name].reshape(-1) for name in scores]).nonzero().flatten()
-        kept = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
-        kept[candidates] = _top(flat[candidates], count)
-    parts = kept.split([score.numel() for score in scores.values()])
-    return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
-
-
-def _top(values: Tensor, count: int) -> Tensor:
-    """Bool vector, True at the `count` highest values; of equal ones the first.
-
-    Selects with kthvalue (linear time) instead of sorting: 14.7 M values in 0.5 s where a stable sort takes 2.4.
-    """
-    n = len(values)
-    if not 1 <= count <= n:
-        raise ValueError(f"{count} weights are to be kept: 1 to {n} (those not yet removed) is allowed")
-    threshold = values.kthvalue(n - count + 1).values
-    kept = values > threshold
-    ties = (values == threshold).nonzero().flatten()
-    kept[ties[: count - int(kept.sum())]] = True
-    return kept
+    """Share of the weights that take part which is kept, in [0, 1]."""
+    return sum(int(mask.count_nonzero()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
 
 
 def multipliers(model: nn.Module, masks: Masks) -> tuple[list[nn.Parameter], list[Tensor]]:
     """The masked weights and, of the same type, device and memory layout, their masks as 0 and 1.
 
-    ValueError when a mask fits no prunable weight.
+    ValueError when a mask fits nothing that could be pruned.
     """
-    weights = prunable(model)
+    weights = prunable(model, ALSO)
     for name, mask in masks.items():
         if name not in weights or mask.shape != weights[name].shape or mask.dtype != torch.bool:
             allowed = tuple(weights[name].shape) if name in weights else f"one of {', '.join(weights)}"
@@ -144,13 +116,16 @@ def collapsed(model: nn.Module, masks: Masks, shape: tuple[int, int, int]) -> di
     A collapse is a result to be reported, not an error. Connection is a matter of the masks alone: a copy of
     the model in which each unit is the mean of its kept inputs, without biases and with neutral normalisation,
     maps an image of ones to something above zero exactly when a path is left. (Float64: a path through 100
-    layers that keeps one weight of 1,000 in each still gives 1e-300.)
+    layers that keeps one weight of 1,000 in each still gives 1e-300.) Layers without a mask are dense; a batch norm's
+    removed scale cuts its channel, and one without any is among the layers; biases carry no input and do not count.
     """
-    empty = [_layer_name(name) for name, mask in masks.items() if not mask.any()]
+    weights = {name: mask for name, mask in masks.items() if name.endswith(".weight")}
+    empty = [name.removesuffix(".weight") for name, mask in weights.items() if not mask.any()]
     state = {name: _neutral(name, tensor) for name, tensor in model.state_dict().items()}
-    for name, mask in masks.items():
-        kept = mask.to(torch.float64)
-        inputs = kept.flatten(1).sum(1).clamp(min=1).view(-1, *[1] * (mask.ndim - 1))
+    state |= {name: mask.to(torch.float64) for name, mask in weights.items()}
+    for name in prunable(model):
+        kept = state[name]
+        inputs = kept.flatten(1).sum(1).clamp(min=1).view(-1, *[1] * (kept.ndim - 1))
         state[name] = kept / inputs
     device = next(model.parameters()).device
     with torch.no_grad(), evaluating(model):
@@ -159,7 +134,7 @@ def collapsed(model: nn.Module, masks: Masks, shape: tuple[int, int, int]) -> di
 
 
 def _neutral(name: str, tensor: Tensor) -> Tensor:
-    """What a parameter or buffer is replaced by when only the masks are to matter (prunable ones come later)."""
+    """What a parameter or buffer is replaced by when only the masks are to matter (those of weights come later)."""
     if not tensor.is_floating_point():
         return tensor
     zero = name.rsplit(".", 1)[-1] in ("bias", "running_mean")
@@ -167,77 +142,12 @@ def _neutral(name: str, tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def evaluating(model: nn.Module):
-    """Evaluation mode inside the `with`; the mode of every single module is restored after it."""
+def evaluating(model: nn.Module, training: bool = False):
+    """Evaluation mode inside the `with`, or training mode; the mode of every single module is restored after it."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    model.train(training)
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
-
-
-@torch.no_grad()
-def layer_rows(model: nn.Module, masks: Masks, shape: tuple[int, int, int]) -> list[dict]:
-    """One row a prunable layer, in order: size, density, MACs of one (C, H, W) image, statistics.
-
-    `mean`, `std` (population), `min` and `max` are those of the kept weights' present values; None where
-    no weight is kept.
-    """
-    used = flops.positions(model, shape)
-    return [_layer_row(name, weight, masks[name], used[name]) for name, weight in prunable(model).items()]
-
-
-def _layer_row(name: str, weight: Tensor, mask: Tensor, positions: int) -> dict:
-    values = weight[mask].double()
-    kept = len(values)
-    statistics = dict.fromkeys(("mean", "std", "min", "max"))
-    if kept:
-        statistics = {
-            "mean": values.mean().item(),
-            "std": values.std(correction=0).item(),
-            "min": values.min().item(),
-            "max": values.max().item(),
-        }
-    return {
-        "layer": _layer_name(name),
-        "kind": "conv" if weight.ndim == 4 else "linear",
-        "shape": "x".join(map(str, weight.shape)),
-        "weights": weight.numel(),
-        "kept": kept,
-        "density": kept / weight.numel(),
-        "macs_dense": weight.numel() * positions,
-        "macs_kept": kept * positions,
-        **statistics,
-    }
-
-
-@torch.no_grad()
-def histogram_rows(
-    model: nn.Module, masks: Masks, bins: int = 60, reference: dict[str, Tensor] | None = None
-) -> list[dict]:
-    """Counts of kept and removed weights in `bins` equal intervals [left, right) of each layer's own range.
-
-    Kept weights stand at their present values, removed ones at their values in `reference` (weights before
-    pruning, by parameter name); without it at their present ones, which are zero once the masks are applied.
-    """
-    rows = []
-    for name, weight in prunable(model).items():
-        mask = masks[name]
-        kept = weight[mask].cpu().numpy()
-        removed = (weight if reference is None else reference[name])[~mask].cpu().numpy()
-        edges = np.histogram_bin_edges(np.concatenate([kept, removed]), bins)
-        counts = zip(edges[:-1], edges[1:], np.histogram(kept, edges)[0], np.histogram(removed, edges)[0], strict=True)
-        for left, right, inside, outside in counts:
-            row = {"left": float(left), "right": float(right), "kept": int(inside), "removed": int(outside)}
-            rows.append({"layer": _layer_name(name), **row})
-    return rows
-
-
-def _layers(model: nn.Module):
-    return [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-
-
-def _layer_name(parameter: str) -> str:
-    return parameter.removesuffix(".weight")
+        for module, before in modes:
+            module.training = before

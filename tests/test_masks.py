@@ -153,8 +153,8 @@ def test_applying_masks_zeroes_exactly_the_removed_weights():
 
 def test_masks_that_do_not_fit_are_refused():
     model = small_net()
-    with pytest.raises(ValueError, match=r"mask 1.weight is .* one of 0.weight, 4.weight"):
-        masks.apply_masks_(model, {"1.weight": torch.ones(3, dtype=torch.bool)})
+    with pytest.raises(ValueError, match=r"mask 1.running_mean is .* one of 0.weight, 0.bias, 1.weight, 1.bias, 4.wei"):
+        masks.apply_masks_(model, {"1.running_mean": torch.ones(3, dtype=torch.bool)})
     with pytest.raises(ValueError, match=r"mask 4.weight is \(4, 4\)"):
         masks.apply_masks_(model, {"4.weight": torch.ones(4, 4, dtype=torch.bool)})
     with pytest.raises(ValueError, match="torch.float32"):

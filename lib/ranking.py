@@ -1,0 +1,151 @@
+"""Ranking: which weights have the highest scores. Exact counts, however many scores are equal.
+
+Nothing is sorted. The lowest score that is kept is found by selection; on two cores 14.7 M scores of VGG-16 take a
+tenth of a second, where a stable sort takes 2.4 s. SynFlow needs it a hundred times.
+"""
+
+from math import isfinite, sqrt
+
+import torch
+from torch import Tensor
+
+Scores = dict[str, Tensor]
+Masks = dict[str, Tensor]
+
+SMALL = 2**17  # scores up to which kthvalue alone is as fast as anything
+STRIDE = 127  # of the sample of larger ones; a prime, so that it meets all channels of a layer
+
+
+def check_density(density: float) -> float:
+    """Return `density` if it is in (0, 1]; ValueError otherwise, also for NaN."""
+    if not 0 < density <= 1:
+        raise ValueError(f"density is {density}: more than 0 and at most 1 is allowed")
+    return density
+
+
+def kept_count(n: int, density: float) -> int:
+    """How many of n weights are kept: n - int((1 - density) * n), as in the code of Tanaka et al. 2020."""
+    return n - int((1 - check_density(density)) * n)
+
+
+@torch.no_grad()
+def keep_top(
+    scores: Scores,
+    density: float | None = None,
+    *,
+    keep: int | None = None,
+    scope: str = "global",
+    within: Masks | None = None,
+) -> Masks:
+    """Masks that keep the highest scores, an exact number of them.
+
+    Give either `density`, which keeps `kept_count(n, density)` of all n weights (of each layer's n with
+    `scope="layer"`), or the number `keep` (global scope only). Of equal scores the first in order are kept.
+    Weights outside `within` stay removed whatever they score. A mask lies in memory as its scores do. ValueError
+    for a score that is not finite, or when more weights are asked for than `within` leaves.
+    """
+    if (density is None) == (keep is None):
+        raise ValueError(f"density is {density} and keep is {keep}: exactly one of them is allowed")
+    if scope not in ("global", "layer"):
+        raise ValueError(f"unknown scope {scope!r}: one of global, layer")
+    if keep is not None and scope == "layer":
+        raise ValueError(f"keep is {keep} with scope layer: density is allowed there")
+    for name, score in scores.items():
+        # a sum costs a tenth of the test of every score; it may also be infinite because it is too large
+        if not isfinite(score.sum().item()) and not torch.isfinite(score).all():
+            raise ValueError(f"scores of {name} are not all finite: weights cannot be ranked")
+    if scope == "layer":
+        return {name: _keep_ranked({name: score}, density, None, within)[name] for name, score in scores.items()}
+    return _keep_ranked(scores, density, keep, within)
+
+
+def in_memory_order(tensor: Tensor, like: Tensor) -> Tensor:
+    """1-D, in the order in which `like` (of the same shape) lies in memory: no copy where `tensor` lies so too."""
+    return tensor.detach().permute(_dimensions(like)).reshape(-1)
+
+
+def _keep_ranked(scores: Scores, density: float | None, keep: int | None, within: Masks | None) -> Masks:
+    precision = torch.float64 if any(s.dtype == torch.float64 for s in scores.values()) else torch.float32
+    values = [in_memory_order(score, score).to(precision) for score in scores.values()]
+    allowed = None if within is None else [in_memory_order(within[name], score) for name, score in scores.items()]
+    n = sum(map(len, values))
+    count = kept_count(n, density) if keep is None else keep
+    left = n if allowed is None else _total(allowed)
+    if not 1 <= count <= left:
+        raise ValueError(f"{count} weights are to be kept: 1 to {left} (those not yet removed) is allowed")
+    threshold = _threshold(values, allowed, count, left)
+    flat = _where(allowed, [value >= threshold for value in values])
+    kept = [_as_score(part, score) for part, score in zip(flat, scores.values(), strict=True)]
+    _drop_last_ties(kept, list(scores.values()), threshold, _total(flat) - count)
+    return dict(zip(scores, kept, strict=True))
+
+
+def _threshold(values: list[Tensor], allowed: list[Tensor] | None, count: int, left: int) -> Tensor:
+    """The lowest of the `count` highest values among the `left` allowed ones.
+
+    A sample brackets it (Floyd and Rivest 1975, "Expected time bounds for selection"), so that only the few
+    percent of the values between the brackets are gathered; should the sample mislead, all are.
+    """
+    if left > SMALL:
+        low, high = _brackets(values, allowed, count / left)
+        above = _where(allowed, [value > high for value in values])
+        reached = _where(allowed, [value >= low for value in values])
+        between = _gathered(values, [a ^ b for a, b in zip(reached, above, strict=True)])
+        rank = count - _total(above)
+        if 1 <= rank <= len(between):
+            return between.kthvalue(len(between) - rank + 1).values
+    candidates = torch.cat(values) if allowed is None else _gathered(values, allowed)
+    return candidates.kthvalue(left - count + 1).values
+
+
+def _brackets(values: list[Tensor], allowed: list[Tensor] | None, share: float) -> tuple[Tensor, Tensor]:
+    """Two values between which the one lies that `share` of the allowed values reach, six deviations wide each way."""
+    sample = [value[::STRIDE] for value in values]
+    if allowed is not None:
+        sample = [value[mask[::STRIDE]] for value, mask in zip(sample, allowed, strict=True)]
+    ordered = torch.cat(sample).sort().values
+    infinite = ordered.new_tensor([torch.inf])
+    ordered = torch.cat([-infinite, ordered, infinite])
+    middle, margin = (1 - share) * len(ordered), 3 * sqrt(len(ordered)) + 1
+    low, high = max(0, int(middle - margin)), min(len(ordered) - 1, int(middle + margin))
+    return ordered[low], ordered[high]
+
+
+def _drop_last_ties(kept: list[Tensor], scores: list[Tensor], threshold: Tensor, surplus: int) -> None:
+    """Take `surplus` of the weights that score `threshold` out of the masks `kept`, the last in order first."""
+    for mask, score in zip(reversed(kept), reversed(scores), strict=True):
+        if not surplus:
+            return
+        ties = (mask & (score.to(threshold.dtype) == threshold)).reshape(-1).nonzero().flatten()
+        dropped = ties[max(0, len(ties) - surplus) :]
+        if len(dropped):
+            ordered = mask.reshape(-1)  # in the order of positions; a copy where memory has another one
+            ordered[dropped] = False
+            mask.copy_(ordered.view(mask.shape))
+            surplus -= len(dropped)
+
+
+def _as_score(flat: Tensor, score: Tensor) -> Tensor:
+    """What `in_memory_order` made 1-D, in the shape of `score` again."""
+    dimensions = _dimensions(score)
+    back = sorted(range(score.ndim), key=dimensions.__getitem__)
+    return flat.view([score.shape[d] for d in dimensions]).permute(back)
+
+
+def _dimensions(tensor: Tensor) -> list[int]:
+    return sorted(range(tensor.ndim), key=lambda d: -tensor.stride(d))
+
+
+def _where(allowed: list[Tensor] | None, parts: list[Tensor]) -> list[Tensor]:
+    return parts if allowed is None else [part.logical_and_(mask) for part, mask in zip(parts, allowed, strict=True)]
+
+
+def _gathered(values: list[Tensor], parts: list[Tensor]) -> Tensor:
+    # a third of the time of values[parts]
+    return torch.cat(
+        [value.index_select(0, part.nonzero().flatten()) for value, part in zip(values, parts, strict=True)]
+    )
+
+
+def _total(parts: list[Tensor]) -> int:
+    return int(sum(part.count_nonzero() for part in parts))
