@@ -9,7 +9,7 @@ from lib import catalog, shares
 
 DENSE = "Dense"
 MISSING = "missing"
-NO_ABLATION = "none"
+NO_ABLATION = catalog.ABLATIONS[0]
 
 
 def run_metrics(history: list[dict], layers: list[dict], collapse: dict) -> dict:
@@ -196,6 +196,19 @@ def layer_densities(layers: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def layer_macs(layers: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """One row a layer: MACs of one image, dense and over the kept weights of each method, and in a last row all.
+
+    Means over seeds, rounded to whole numbers; `layers` as for `layer_densities`.
+    """
+    joined = layers.merge(plan[["run", "method"]], on="run")
+    kept = joined.pivot_table(index="layer", columns="method", values="macs_kept", aggfunc="mean", sort=False)
+    table = kept[[m for m in methods(plan) if m in kept and m != DENSE]]
+    table.insert(0, DENSE, joined.drop_duplicates("layer").set_index("layer")["macs_dense"])
+    table.loc["all layers"] = table.sum()
+    return table.round().astype(int).rename_axis(columns=None)
+
+
 def shown_densities(table: pd.DataFrame) -> pd.DataFrame:
     """`layer_densities` in print: an emptied layer is called so, and one that keeps little is not shown as 0.00."""
     methods_in = [c for c in table if c not in ("shape", "weights", "MACs", DENSE)]
@@ -212,9 +225,12 @@ def common_compression(plan: pd.DataFrame) -> float:
     return max(shared or everything)
 
 
-def swept_task(plan: pd.DataFrame) -> str:
-    """The task with the most compressions."""
-    return max(tasks(plan), key=lambda task: plan.loc[plan["task"] == task, "compression"].nunique())
+def swept_tasks(plan: pd.DataFrame) -> list[str]:
+    """The tasks with the most compressions; one, where all have the same single one."""
+    counts = {task: plan.loc[plan["task"] == task, "compression"].nunique() for task in tasks(plan)}
+    most = max(counts.values(), default=0)
+    found = [task for task, count in counts.items() if count == most]
+    return found if most > 2 else found[:1]
 
 
 def at(plan: pd.DataFrame, task: str, compression: float) -> pd.DataFrame:

@@ -61,10 +61,10 @@ def test_part_of_a_study(study):
     assert len(book.gaps) == 4
     assert book.histories.to_dict("records") == [{"run": "accuracy-snip-c0.5-seed1", "epoch": 1, "x": 2}]
     assert book.data == [FACTS["data"]]
-    assert summary.test_images(book, book.planned["task"].iloc[0]) == 9
+    assert summary.test_set(book, book.planned["task"].iloc[0]) == {"images": 9, "classes": 10}
     assert summary.table(book, "layers", "parts")["kept"].tolist() == [1]
     assert summary.closer(book, "timing") is None
-    assert summary.timings(book, "any").empty
+    assert summary.timings(book, "any")[0].empty
     assert "timing" in summary.missing(book, "timing")
     assert summary.missing(book, "layers") is None
     assert summary.table(book, "amp", "amp").empty
@@ -85,9 +85,49 @@ def test_timings_are_joined_with_what_they_time(study):
     rows = f"network,form,repeat,seconds\n{one},1,1.0\n{one},2,3.0\n"
     study("timing", {"networks": 1}, timings=rows)
     book = summary.load("s")
-    (row,) = summary.timings(book, book.planned["task"].iloc[0]).to_dict("records")
+    found, timed = summary.timings(book, book.planned["task"].iloc[0])
+    assert timed["notebook"] == "timing"
+    (row,) = found.to_dict("records")
     assert (row["method"], row["compression"], row["median_s"]) == ("SNIP", 1.0, 2.0)
     assert row["network"] == "SNIP at compression 1"
+
+
+def test_parts_are_what_the_plan_has_to_show(study):
+    def plan(*runs):
+        return {"runs": [{"id": str(i), "notebook": "accuracy", "parameters": r} for i, r in enumerate(runs)]}
+
+    one = {"data": "digits", "model": "fc", "pruner": "snip", "seed": 1}
+    few = [one | {"density": d} for d in (1, 0.5, 0.1, 0.01)]
+    assert summary.parts(state.plan("s")) == {"accuracy", "layers", "timing"}
+    assert summary.parts(plan(*few)) == {"accuracy", "collapse"}
+    assert summary.parts(plan(*few[:3])) == {"accuracy"}
+    assert summary.parts(plan(one | {"density": 0.1, "ablation": "shuffle"})) == {"accuracy", "ablations"}
+    assert summary.parts({"runs": [{"id": "x", "notebook": "trace", "parameters": {}}]}) == {"trace"}
+
+
+def test_layers_come_from_closer_looks_where_these_compare_methods(study, bench):
+    row = "layer,kept,weights,density,macs_kept,macs_dense,shape\na,3,6,0.5,1,2,2x3\n"
+    study("accuracy-snip-c1", {"top1_pct": 50.0}, layers=row)
+    study("layers", {"weights": 5}, layers=row)
+    book = summary.load("s")
+    ((task, (rows, chosen)),) = summary.by_layer(book, 1.0).items()
+    assert (task, rows["run"].tolist()) == (book.planned["task"].iloc[0], ["accuracy-snip-c1-seed1"])
+    bench.write(
+        "s",
+        {"notebook": "accuracy", "grid": {"pruner": ["snip", "rand"], "compression": [0.5, 1]}},
+        {"notebook": "layers", "fixed": {"ratio": 10}, "grid": {"pruner": ["snip", "rand"]}},
+    )
+    planned = state.plan("s")
+    state.save(planned)
+    looked = [r["id"] for r in planned["runs"] if r["notebook"] == "layers"]
+    for entry in planned["runs"][-2:-1]:
+        folder = state.folder(planned) / entry["id"]
+        files.write_json(folder / runs.RUN, FACTS | {"notebook": "layers", "parameters": entry["parameters"]})
+        files.write_json(folder / runs.METRICS, {"weights": 5, "wall_s": 1.0})
+        (folder / "layers.csv").write_text(row)
+    ((task, (rows, chosen)),) = summary.by_layer(summary.load("s"), 1.0).items()
+    assert task == "Digits / ResNet-20"  # the notebook's own default
+    assert (rows["run"].tolist(), chosen["run"].tolist()) == (looked[:1], looked)
 
 
 def as_reference(bench) -> None:

@@ -150,9 +150,25 @@ def test_no_common_compression(rows, expected):
     assert tables.common_compression(study(*rows)[1]) == expected
 
 
-def test_swept_task_has_the_most_compressions():
-    rows = [run("snip", compression=c) for c in (0.2, 0.5)] + [run("snip", model="resnet20")]
-    assert tables.swept_task(study(*rows)[1]) == "MNIST / FC"
+def test_swept_tasks_have_the_most_compressions():
+    rows = [run("snip", compression=c) for c in (0.2, 0.5, 1)] + [run("snip", model="resnet20")]
+    assert tables.swept_tasks(study(*rows)[1]) == ["MNIST / FC"]
+    rows += [run("snip", compression=c, model="resnet20") for c in (0.2, 0.5)]
+    assert tables.swept_tasks(study(*rows)[1]) == ["MNIST / ResNet-20", "MNIST / FC"]
+    single = [run("snip"), run("snip", model="resnet20")]
+    assert tables.swept_tasks(study(*single)[1]) == ["MNIST / ResNet-20"]
+
+
+def test_macs_by_layer_add_up():
+    _, plan = study(run("snip", seed=1), run("snip", seed=2), run("rand"), run("dense", compression=0))
+    frame = pd.concat([
+        layers(plan["run"][0], {"z": 10, "a": 91}), layers(plan["run"][1], {"z": 20, "a": 71}),
+        layers(plan["run"][2], {"z": 50, "a": 50}),
+    ])  # fmt: skip
+    table = tables.layer_macs(frame, plan)
+    assert list(table.columns) == ["Dense", "Rand", "SNIP"]
+    assert table["SNIP"].to_dict() == {"z": 30, "a": 162, "all layers": 192}
+    assert table.loc["all layers", "Dense"] == 400
 
 
 def test_run_metrics_add_up():

@@ -50,7 +50,7 @@ def standard_error(values: pd.Series, images: int | None) -> float:
     return math.sqrt(share * (100 - share) / images) if images else math.nan
 
 
-def _difference(a: pd.Series, b: pd.Series, images: int | None) -> tuple[float, float]:
+def difference(a: pd.Series, b: pd.Series, images: int | None) -> tuple[float, float]:
     """Mean difference a - b, and its standard error."""
     error = math.hypot(standard_error(a, images), standard_error(b, images))
     return a.mean() - b.mean(), error
@@ -70,7 +70,7 @@ def winner(runs: pd.DataFrame, task: str, compression: float, images: int | None
     if len(means) < 2:
         return None
     first, second = (runs.loc[runs["method"] == name, "top1_pct"] for name in means.index[:2])
-    lead, error = _difference(first, second, images)
+    lead, error = difference(first, second, images)
     seeds = min(len(first), len(second))
     return (
         f"On {task} at {shares.explain(compression, runs['word'].iloc[0])}, "
@@ -109,7 +109,7 @@ def rounds_matter(runs: pd.DataFrame, images: int | None) -> str | None:
     if len(counts) < 2:
         return None
     once, often = (synflow.loc[synflow["rounds"] == n, "top1_pct"] for n in (counts[0], counts[-1]))
-    gain, error = _difference(often, once, images)
+    gain, error = difference(often, once, images)
     word = "better" if gain > 0 else "worse"
     emptied = synflow.loc[synflow["rounds"] == counts[0], "collapsed_layers"].fillna("").str.split().str.len().max()
     why = f"; with one round it empties {emptied:.0f} layer{'s' if emptied > 1 else ''}" if emptied else ""

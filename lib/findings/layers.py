@@ -11,6 +11,11 @@ def parts(layers: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     return table.assign(density_pct=100 * table["kept"] / table["weights"])
 
 
+def statistics(layers: pd.DataFrame) -> pd.DataFrame:
+    """Size and density of every layer, and mean, standard deviation and range of its kept weights."""
+    return layers[["layer", "shape", "weights", "kept", "density", "mean", "std", "min", "max"]]
+
+
 def block(layers: pd.DataFrame, names: list[str]) -> str | None:
     """The density of some layers against that of the whole network."""
     table = parts(layers, names).set_index("layer")

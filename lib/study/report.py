@@ -5,7 +5,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lib import paths
+from lib import paths, summary
+from lib.files import read_json, write_json
+from lib.report import parts
 from lib.report.typeset import export
 from lib.study import reference, state
 from lib.study.attempt import execute_notebook, explain
@@ -13,7 +15,7 @@ from lib.study.nursery import Nursery
 
 
 def make_report(planned: dict, nursery: Nursery | None = None) -> Path:
-    """Execute the summary over the finished runs of the plan and typeset it; return the PDF's path.
+    """Execute the plan's summary notebook over the finished runs and typeset it; return the PDF's path.
 
     A `nursery` forks the summary's kernel, which then need not import.
 
@@ -24,7 +26,8 @@ def make_report(planned: dict, nursery: Nursery | None = None) -> Path:
         raise ValueError(f"study {planned['study']} has no finished run in {paths.RUNS}: run it first")
     state.check(planned)
     state.save(planned)
-    return _typeset({"study": planned["study"], "results": "own"}, paths.FIGURES / planned["study"], nursery)
+    values = {"study": planned["study"], "results": "own"}
+    return _typeset(planned, values, paths.FIGURES / planned["study"], nursery)
 
 
 def make_reference_report(study: str) -> Path:
@@ -32,18 +35,23 @@ def make_reference_report(study: str) -> Path:
 
     ValueError when there are none.
     """
-    reference.plan(study)
-    return _typeset({"study": study, "results": "reference"}, paths.FIGURES / reference.place(study))
+    planned = reference.plan(study)
+    return _typeset(planned, {"study": study, "results": "reference"}, paths.FIGURES / reference.place(study))
 
 
-def _typeset(parameters: dict, figures: Path, nursery: Nursery | None = None) -> Path:
+def _typeset(planned: dict, parameters: dict, figures: Path, nursery: Nursery | None = None) -> Path:
+    # a plan that was kept before studies named their summary has no such key
+    notebook = paths.notebook(planned.get("summary", "summary"))
     figures.mkdir(parents=True, exist_ok=True)
-    executed, pdf = figures / "summary.ipynb", figures / "report.pdf"
+    fitted, executed, pdf = figures / ".summary.ipynb", figures / "summary.ipynb", figures / "report.pdf"
     # two drivers may end their studies at the same moment
     with FileLock(figures / ".lock"):
         try:
-            execute_notebook(paths.notebook("summary"), executed, parameters, os.cpu_count(), nursery)
+            write_json(fitted, parts.fitting(read_json(notebook), summary.parts(planned)))
+            execute_notebook(fitted, executed, parameters, os.cpu_count(), nursery)
         except Exception as error:
             raise RuntimeError(f"the summary failed, see {executed}: {explain(error)}") from error
+        finally:
+            fitted.unlink(missing_ok=True)
         export(executed, pdf)
     return pdf

@@ -15,12 +15,14 @@ PLAN = "plan.json"
 
 
 def plan(name: str, seeds: list[int] | None = None) -> dict:
-    """The study as plain data: `study`, `title`, `question`, `word`, and `runs`; as `spec.word` and `spec.expand` say."""
+    """The study as plain data: `study`, `title`, `question`, `summary` (the notebook that makes its report), `word` and
+    `runs`, as `spec.word` and `spec.expand` say."""
     study = spec.read(name)
     return {
         "study": name,
         "title": study.title,
         "question": study.question,
+        "summary": study.summary,
         "word": spec.word(study),
         "runs": spec.expand(name, study, seeds),
     }

@@ -1,0 +1,57 @@
+"""What the details of a mask are worth: accuracy when they are destroyed (Frankle et al. 2021, arXiv 2009.08576)."""
+
+import pandas as pd
+
+from lib import catalog, tables
+from lib.findings.accuracy import CLEAR, difference
+
+MEANING = {
+    "shuffle": "which weights of a layer are kept does not matter, how many does",
+    "reinitialise": "the particular initial values do not matter",
+    "invert": "the order of the scores does not matter",
+}
+
+
+def kinds(plan: pd.DataFrame) -> list[str]:
+    """The ablations of a study in the catalogue's order, the untouched method first."""
+    return [kind for kind in catalog.ABLATIONS if kind in set(plan["ablation"])]
+
+
+def table(done: pd.DataFrame, plan: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Top-1 (%) of one task by method, a column an ablation; gaps marked."""
+    chosen = plan[(plan["task"] == task) & (plan["pruner"] != "dense")]
+    found = tables.grid(done, chosen, "top1_pct", "method", columns="ablation")
+    order = [m for m in tables.methods(chosen) if m in found.index]
+    return found.loc[order, kinds(chosen)].rename(columns={tables.NO_ABLATION: "as it is"})
+
+
+def sentences(done: pd.DataFrame, task: str, images: int | None) -> list[str]:
+    """For each ablation, the methods that it costs clearly, that it does not, and that gain by it."""
+    runs = done[(done["task"] == task) & (done["pruner"] != "dense")] if len(done) else done
+    said = []
+    for kind, meaning in MEANING.items():
+        found: dict[str, list[str]] = {"lose": [], "gain": [], "stay": []}
+        for method in tables.methods(runs):
+            mine = runs[runs["method"] == method]
+            before = mine.loc[mine["ablation"] == tables.NO_ABLATION, "top1_pct"]
+            after = mine.loc[mine["ablation"] == kind, "top1_pct"]
+            if before.empty or after.empty:
+                continue
+            change, error = difference(after, before, images)
+            clear = abs(change) > CLEAR * error
+            found["stay" if not clear else "lose" if change < 0 else "gain"].append(f"{method} ({change:+.1f})")
+        said.append(_say(kind, meaning, task, found))
+    return [sentence for sentence in said if sentence]
+
+
+def _say(kind: str, meaning: str, task: str, found: dict[str, list[str]]) -> str | None:
+    if not any(found.values()):
+        return None
+    parts = []
+    if found["lose"]:
+        parts.append(f"costs {', '.join(found['lose'])} points")
+    if found["gain"]:
+        parts.append(f"gains {', '.join(found['gain'])}")
+    if found["stay"]:
+        parts.append(f"changes {', '.join(found['stay'])} by no more than {CLEAR:g} standard errors: there {meaning}")
+    return f"On {task}, `{kind}` {'; '.join(parts)}."
