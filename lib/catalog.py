@@ -5,18 +5,39 @@ imported. To add a pruner, a model, a data set or an optimizer, write one functi
 the tests run over these tables.
 """
 
+import re
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 
 PRUNERS = {name: f"lib.pruners:{name}" for name in ("dense", "rand", "mag", "snip", "grasp", "synflow")}
+PRUNERS |= {"mag-init": "lib.pruners:mag_init"} | {name: f"lib.pruners:{name}" for name in ("lamp", "uniform", "erk")}
 
-MODELS = {"fc": "lib.models.fc:fc"} | {
-    f"resnet{depth}": f"lib.models.resnet:resnet{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)
-}
+# An entry with options is (function, options). The name of a CIFAR ResNet of any depth and width is a pattern, and
+# those here are the common ones; the names in this table come first: `resnet50` and `resnet152`, though 6n + 2, are
+# networks of bottlenecks, and the CIFAR ResNet of depth 50 is `resnet50-w16`.
+_VGGS = {f"vgg{depth}{bn}": {"depth": depth, "norm": bool(bn)} for depth in (11, 13, 16, 19) for bn in ("", "-bn")}
+_RESNETS = {f"resnet{depth}": {"depth": depth} for depth in (18, 34, 50, 101, 152)}
+_WIDE = {f"wide-resnet{depth}": {"depth": depth, "widening": 2} for depth in (50, 101, 152)}
+_IMAGENET = (*_RESNETS, "wide-resnet50", "wide-resnet101", *_VGGS)
+MODELS = (
+    {"fc": "lib.models.fc:fc", "conv": "lib.models.conv:conv"}
+    | {name: ("lib.models.vgg:vgg", options) for name, options in _VGGS.items()}
+    | {f"{name}-tinyimagenet": ("lib.models.vgg:tinyimagenet_vgg", options) for name, options in _VGGS.items()}
+    | {f"resnet{depth}": ("lib.models.resnet:resnet", {"depth": depth}) for depth in (8, 14, 20, 32, 44, 56, 110, 1202)}
+    | {"resnet20-w32": ("lib.models.resnet:resnet", {"depth": 20, "width": 32})}
+    | {name: ("lib.models.resnet50:resnet", options) for name, options in (_RESNETS | _WIDE).items()}
+    | {f"{name}-imagenet": ("lib.models.imagenet:network", {"name": name}) for name in _IMAGENET}
+)
+# `resnet20`, `resnet20-w32`, or as the code of Tanaka et al. 2020 calls that, `wide-resnet20`
+CIFAR_RESNET = re.compile(r"(?P<wide>wide-)?resnet(?P<depth>0|[1-9][0-9]*)(-w(?P<width>0|[1-9][0-9]*))?")
 
 DATA = {name: f"lib.data:{name}" for name in ("digits", "mnist", "cifar10")}
 
-OPTIMIZERS = {name: f"lib.optimizers:{name}" for name in ("adam", "sgd", "momentum")}
+OPTIMIZERS = {name: f"lib.optimizers:{name}" for name in ("adam", "sgd", "momentum", "rms")}
+
+# What may be destroyed of a mask, to see what it is worth (see `lib.ablations`).
+ABLATIONS = ("none", "shuffle", "reinitialise", "invert")
 
 TABLES = {"pruner": PRUNERS, "model": MODELS, "data": DATA, "optimizer": OPTIMIZERS}
 
@@ -27,30 +48,62 @@ LABELS = {
     "snip": "SNIP",
     "grasp": "GraSP",
     "synflow": "SynFlow",
+    "mag-init": "Mag-init",
+    "lamp": "LAMP",
+    "uniform": "Uniform",
+    "erk": "ERK",
     "dense": "Dense",
     "fc": "FC",
+    "conv": "Conv",
     "digits": "Digits",
     "mnist": "MNIST",
     "cifar10": "CIFAR-10",
 }
 
 
+# Parts of the names of models.
+_PARTS = {"bn": "BN", "wide": "Wide", "imagenet": "ImageNet", "tinyimagenet": "TinyImageNet"}
+
+
 def check(kind: str, name: str) -> str:
-    """Return `name` if the table of `kind` (a key of TABLES) holds it; ValueError names what is allowed."""
-    table = TABLES[kind]
-    if name not in table:
-        raise ValueError(f"unknown {kind} {name!r}: one of {', '.join(table)}")
+    """Return `name` if it is known in `kind` (a key of TABLES); ValueError names what is allowed."""
+    _entry(kind, name)
     return name
 
 
 def load(kind: str, name: str) -> Callable:
-    """Import and return the function registered as `name`; ValueError for an unknown name."""
-    module, function = TABLES[kind][check(kind, name)].split(":")
-    return getattr(import_module(module), function)
+    """Import and return the function registered as `name`, its options filled in; ValueError for an unknown name."""
+    entry = _entry(kind, name)
+    target, options = (entry, {}) if isinstance(entry, str) else entry
+    module, function = target.split(":")
+    found = getattr(import_module(module), function)
+    return partial(found, **options) if options else found
+
+
+def check_cifar_resnet(depth: int, width: int) -> None:
+    """ValueError unless there is a CIFAR ResNet of this depth, with so many channels in its first stage."""
+    if depth < 8 or depth % 6 != 2:
+        raise ValueError(f"depth of a CIFAR ResNet is {depth}: 6n + 2 is allowed (8, 14, 20, ...)")
+    if width < 1:
+        raise ValueError(f"width of a CIFAR ResNet is {width}: 1 or more is allowed (16 is that of the paper)")
 
 
 def label(name: str) -> str:
-    """The name as it stands in tables and figures: `resnet20` is `ResNet-20`."""
-    if name.startswith("resnet"):
-        return f"ResNet-{name.removeprefix('resnet')}"
-    return LABELS.get(name, name)
+    """The name as it stands in tables and figures: `resnet20` is `ResNet-20`, `vgg16-bn` is `VGG-16-BN`."""
+    if name in LABELS or not re.match(r"(wide-)?resnet[0-9]|vgg[0-9]", name):
+        return LABELS.get(name, name)
+    spelled = re.sub(r"(resnet|vgg)(?=[0-9])", lambda found: {"resnet": "ResNet-", "vgg": "VGG-"}[found[0]], name)
+    return "-".join(_PARTS.get(part, part) for part in spelled.split("-"))
+
+
+def _entry(kind: str, name: str) -> str | tuple[str, dict]:
+    table = TABLES[kind]
+    if name in table:
+        return table[name]
+    found = CIFAR_RESNET.fullmatch(str(name)) if kind == "model" else None
+    if found and not (found["wide"] and found["width"]):
+        width = int(found["width"] or (32 if found["wide"] else 16))
+        check_cifar_resnet(int(found["depth"]), width)
+        return "lib.models.resnet:resnet", {"depth": int(found["depth"]), "width": width}
+    more = ", and resnetD-wW for any depth D = 6n + 2 and width W" if kind == "model" else ""
+    raise ValueError(f"unknown {kind} {name!r}: one of {', '.join(table)}{more}")

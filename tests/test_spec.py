@@ -138,7 +138,7 @@ def test_study_wide_values_go_where_they_are_known(expand):
 
 REFUSED = [
     ({"pruner": "snap"}, "unknown pruner 'snap': one of dense, rand"),
-    ({"model": "resnet21"}, "unknown model 'resnet21'"),
+    ({"model": "resnet21"}, "received 'resnet21', depth of a CIFAR ResNet is 21: 6n + 2 is allowed"),
     ({"data": "cifar100"}, "unknown data 'cifar100'"),
     ({"optimizer": "lion"}, "unknown optimizer 'lion'"),
     ({"dropout": 0.5}, "no parameter 'dropout': one of data, model"),
@@ -252,3 +252,29 @@ def test_seeds_that_are_no_numbers(expand, seeds):
 def test_names_that_are_no_study(name):
     with pytest.raises(ValueError, match="study"):
         state.plan(name)
+
+
+def test_a_study_names_the_notebook_that_makes_its_report(bench, monkeypatch):
+    monkeypatch.setattr(paths, "STUDIES", bench.studies)
+    bench.write("s", accuracy())
+    assert state.plan("s")["summary"] == "summary"
+    bench.write("s", accuracy(), summary="summary_conservation")
+    assert state.plan("s")["summary"] == "summary_conservation"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("sumary", "unknown notebook 'sumary': one of accuracy, amp"),
+        ("../summary", "unknown notebook '../summary'"),
+        ("accuracy", "summary: notebook 'accuracy' has no parameter 'study', so it makes no report"),
+        (5, "summary: received 5"),
+    ],
+)
+def test_a_summary_that_makes_no_report_is_refused(bench, monkeypatch, name, message):
+    monkeypatch.setattr(paths, "STUDIES", bench.studies)
+    bench.write("s", accuracy(), summary=name)
+    with pytest.raises(ValueError, match=r"^study s: ") as caught:
+        state.plan("s")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

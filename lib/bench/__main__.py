@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lib import catalog, machine, paths
+from lib import machine, paths
 from lib.bench import fixed, passes, plans, table, training
 from lib.bench.turns import Program
 from lib.command import Parser, interruptible
@@ -25,7 +25,7 @@ SHORT = {
     "repeats": 3, "test_images": 768, "train_steps": 12, "fresh": False,
     "plain_runs": 1, "study_runs": 3,
 }  # fmt: skip
-VGG = [("cifar10", "vgg16")] if "vgg16" in catalog.MODELS else []
+VGG = [("cifar10", "vgg16-bn")]
 FULL = {
     "short": False, "training": [*SHORT["training"], *VGG], "inference": SHORT["inference"],
     "rounds": 7, "segment_s": 10.0, "graph": True, "transforms": 1_000,

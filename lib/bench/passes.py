@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lib.bench.training import DENSITY, FIRST_STEPS, prepare, source, spread, title
+from lib.bench.training import DENSITY, FIRST_STEPS, NAMES, prepare, source, spread, title
 from lib.bench.turns import Program, take_turns
 
 BASELINES = {
@@ -36,7 +36,8 @@ def measure(
     baseline.ask("load", name="trained")
     turns = {"baseline": lambda: baseline.ask("infer", images=images)}
     if fresh:
-        fresh.ask("prepare", folder=str(folder), model=task[1], **facts["for_baseline"])
+        named = NAMES.get(task[1], task[1])
+        fresh.ask("prepare", folder=str(folder), model=named, **facts["for_baseline"])
         fresh.ask("load", name="trained")
         turns["fresh"] = lambda: fresh.ask("infer", images=images)
     turns |= {form: lambda form=form: ours.ask("infer", form=form, images=images) for form in made}

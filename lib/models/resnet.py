@@ -2,16 +2,15 @@
 
 As in the lottery-ticket code (open_lth) and in the code of Tanaka et al. 2020 (arXiv 2006.05467), whose
 parameter names are kept: shortcuts that change the shape are a 1x1 convolution of stride 2 with batch norm
-(option B), the others carry no weights; Kaiming-normal weights, zero biases. ResNet-20 for 3x32x32 and
-10 classes: 272,474 parameters, of which 270,896 prunable.
+(option B), the others carry no weights; Kaiming-normal weights (fan-in), zero biases. ResNet-20 for 3x32x32 and
+10 classes: 272,474 parameters, of which 270,896 prunable. The code's wide networks have width 32.
 """
-
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-WIDTHS = (16, 32, 64)  # channels of the three stages; each but the first halves the image
+from lib import catalog
+from lib.models import initial
 
 
 class Block(nn.Module):
@@ -33,43 +32,30 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """`conv`, `bn`, `blocks.0` to `blocks.3n-1`, mean over the image, `fc`."""
+    """`conv`, `bn`, `blocks.0` to `blocks.3n-1`, mean over the image, `fc`.
 
-    def __init__(self, depth: int, channels: int, classes: int):
+    The three stages have `width`, 2 `width` and 4 `width` channels; each but the first halves the image.
+    """
+
+    def __init__(self, depth: int, channels: int, classes: int, width: int = 16):
         super().__init__()
-        if depth < 8 or depth % 6 != 2:
-            raise ValueError(f"depth of a CIFAR ResNet is {depth}: 6n + 2 is allowed (8, 14, 20, ...)")
-        self.conv = nn.Conv2d(channels, WIDTHS[0], 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(WIDTHS[0])
-        blocks, inputs = [], WIDTHS[0]
-        for stage, outputs in enumerate(WIDTHS):
+        catalog.check_cifar_resnet(depth, width)
+        self.conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        blocks, inputs = [], width
+        for stage, outputs in enumerate((width, 2 * width, 4 * width)):
             for position in range((depth - 2) // 6):
                 blocks.append(Block(inputs, outputs, stride=2 if stage and not position else 1))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.fc = nn.Linear(inputs, classes)
-        self.apply(_initialise)
+        initial.fan_in_(self)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, classes)
         x = torch.relu(self.bn(self.conv(x)))
         return self.fc(self.blocks(x).mean((2, 3)))
 
 
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.kaiming_normal_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def _resnet(shape: tuple[int, int, int], classes: int, *, depth: int) -> ResNet:
-    return ResNet(depth, channels=shape[0], classes=classes)
-
-
-resnet8 = partial(_resnet, depth=8)
-resnet14 = partial(_resnet, depth=14)
-resnet20 = partial(_resnet, depth=20)
-resnet32 = partial(_resnet, depth=32)
-resnet44 = partial(_resnet, depth=44)
-resnet56 = partial(_resnet, depth=56)
-resnet110 = partial(_resnet, depth=110)
+def resnet(shape: tuple[int, int, int], classes: int, *, depth: int, width: int = 16) -> ResNet:
+    """The CIFAR ResNet of this depth, its first stage of this width; ValueError for impossible ones."""
+    return ResNet(depth, shape[0], classes, width)
