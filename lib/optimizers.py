@@ -22,3 +22,11 @@ def momentum(parameters: Iterable[Tensor], lr: float, weight_decay: float) -> to
     Not fused: that kernel leaves the momentum uninitialised where loss scaling skips the first step.
     """
     return torch.optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay, foreach=True)
+
+
+def rms(parameters: Iterable[Tensor], lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """RMSprop, Tieleman and Hinton 2012 (lecture 6.5 of their course), smoothing 0.99, no momentum, not centred.
+
+    These are torch's defaults, which the code of Tanaka et al. 2020 takes for its `rms`.
+    """
+    return torch.optim.RMSprop(parameters, lr=lr, alpha=0.99, eps=1e-8, weight_decay=weight_decay, foreach=True)

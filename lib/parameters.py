@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from lib import catalog, paths
+from lib import catalog, paths, rates
 
 Density = Annotated[float, Field(gt=0, le=1)]
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -43,13 +43,21 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     density: Density = 1.0
     densities: Annotated[list[Density], Field(min_length=1)] = [1.0]
     rounds: PositiveInt = 1
+    round_counts: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
+    compared: Annotated[list[_known("pruner")], Field(min_length=1)] = ["rand"]
     schedule: Literal["exponential", "linear"] = "exponential"
     scope: Literal["global", "layer"] = "global"
     precision: Literal["float32", "amp"] = "float32"
     epochs: PositiveInt = 1
     pre_epochs: NonNegativeInt = 0
     batch: PositiveInt = 256
+    rewind_epochs: NonNegativeInt = 0
+    levels: PositiveInt = 1
     lr: PositiveNumber = 0.001
+    lr_schedule: Literal[rates.SCHEDULES] = "constant"
+    lr_drops: list[PositiveInt] = []
+    lr_drop_factor: PositiveNumber = rates.DROP_FACTOR
+    lr_warmup: NonNegativeInt = 0
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     seed: NonNegativeInt = 0
     repeats: PositiveInt = 5
@@ -63,6 +71,19 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
         given = self.model_fields_set
         if self.pruner == "dense" and "density" in given and self.density != 1:
             raise ValueError(f"pruner dense keeps every weight, so density must be 1, not {self.density}")
+        return self
+
+    @model_validator(mode="after")
+    def _levels_remove_weights(self):
+        if "levels" in self.model_fields_set and self.density == 1:
+            raise ValueError("density is 1 with levels: less than 1 is allowed, as levels remove weights")
+        return self
+
+    @model_validator(mode="after")
+    def _rates_fit_every_training(self):
+        after = "rewind_epochs + epochs" if self.rewind_epochs else "epochs"
+        for name, epochs in ((after, self.rewind_epochs + self.epochs), ("pre_epochs", self.pre_epochs)):
+            rates.check(self.lr_schedule, self.lr_drops, self.lr_drop_factor, self.lr_warmup, epochs, name)
         return self
 
 

@@ -1,13 +1,13 @@
 """Training and evaluation: one small engine for dense and pruned networks, float32 or mixed precision.
 
 The removed weights are set to zero after every optimizer step, which equals multiplying by the mask in the
-forward pass bit for bit for SGD, Adam and AdamW, and costs one fused product. What is reported is the last
-epoch, never the best one.
+forward pass bit for bit for SGD, Adam, AdamW and RMSprop, and costs one fused product. What is reported is the
+last epoch, never the best one.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +19,8 @@ from lib.checkpoint import Checkpoint
 from lib.data import Dataset, augment, fingerprint, normalise
 from lib.device import settle, synchronise
 from lib.masks import Masks, evaluating, multipliers
+from lib.noise import Noise
+from lib.rates import DROP_FACTOR, rates
 
 PRECISIONS = ("float32", "amp")
 PREPARED_BYTES = 2**30
@@ -33,46 +35,63 @@ def train(
     masks: Masks | None = None,
     optimizer: str = "adam",
     lr: float = 1e-3,
+    lr_schedule: str = "constant",
+    lr_drops: Sequence[int] = (),
+    lr_drop_factor: float = DROP_FACTOR,
+    lr_warmup: int = 0,
     weight_decay: float = 0.0,
-    drops: tuple[int, ...] = (),
-    drop_factor: float = 0.1,
     batch: int = 256,
     precision: str = "float32",
     seed: int = 0,
+    before: int = 0,
+    after: int = 0,
     graph: bool | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict], None] | None = None,
 ) -> list[dict]:
     """Train `model` in place on the device of `data`, with a new optimizer; return one row an epoch.
 
-    The learning rate is multiplied by `drop_factor` after each epoch named in `drops`. `seed` decides the data
-    order and, by a generator of its own, the augmentation. `masks` holds the removed weights at zero from
-    before the first step on. `precision="amp"` is float16 with loss scaling on a GPU and bfloat16 on a CPU.
-    `graph` says whether a step runs as one graph (see `lib.compiling`); None decides by the work ahead.
+    The learning rate follows `lib.rates`, from step to step: `lr_schedule` is `constant`, `steps` (times
+    `lr_drop_factor` after each epoch in `lr_drops`) or `cosine` (towards zero), and rises to `lr` over the first
+    `lr_warmup` epochs. Where these `epochs` are part of a longer training, `before` and `after` are its other ones:
+    the schedule, the order of the data and the numbers of the rows are those of the whole.
+
+    `seed` decides the data order and, by generators of their own, the augmentation and what dropout draws; torch's
+    global generator is left as it was. `masks` holds the removed weights at zero from before the first step on.
+    `precision="amp"` is float16 with loss scaling on a GPU and bfloat16 on a CPU. `graph` says whether a step runs as
+    one graph (see `lib.compiling`); None decides by the work ahead.
 
     With `checkpoint` the state is kept in that file, at least every minute and at the end, and a training that
     finds its own there goes on from it; a file of another training is not used, and a warning says so.
 
-    Rows: epoch (from 1), train_loss and train_top1_pct, train_top5_pct over the epoch's batches as they came
-    (augmented, training mode, weights changing), test_loss, test_top1_pct, test_top5_pct after the epoch,
-    train_s, test_s (wall clock, device synchronised, without making the graph), and step (`eager`, `compiled` or
-    `CUDA graph`). Top-5 of fewer than five classes is top of all.
+    Rows: epoch (from 1), lr (of the epoch's last step), train_loss and train_top1_pct, train_top5_pct over the epoch's
+    batches as they came (augmented, training mode, weights changing), test_loss, test_top1_pct, test_top5_pct after
+    the epoch, train_s, test_s (wall clock, device synchronised, without making the graph), and step (`eager`,
+    `compiled` or `CUDA graph`). Top-5 of fewer than five classes is top of all.
     `on_epoch` is called with each row. ValueError for an impossible setting, a model on another device, or a
     training loss that is not finite.
     """
     _check(model, data, epochs, batch, precision, lr)
-    recipe = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "drops": list(drops)}
-    recipe |= {"drop_factor": drop_factor, "batch": batch, "precision": precision, "seed": seed, "epochs": epochs}
-    identity = _identity(model, data, masks) | recipe if checkpoint else {}
+    if before < 0 or after < 0:
+        raise ValueError(f"before is {before} and after is {after}: 0 or more epochs are allowed")
+    schedule = {"lr_schedule": lr_schedule, "lr_drops": list(lr_drops), "lr_drop_factor": lr_drop_factor}
+    schedule |= {"lr_warmup": lr_warmup}
+    per_epoch = -(-len(data.train_x) // batch)
+    rate = rates(lr, epochs=before + epochs + after if epochs else 0, steps=per_epoch, **schedule)
+    recipe = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "batch": batch, "precision": precision}
+    recipe |= schedule | {"seed": seed, "epochs": epochs, "before": before, "after": after}
+    settings = identity(model, data, masks) | recipe if checkpoint else {}
     settle(data.device)
     stepper = catalog.load("optimizer", optimizer)(model.parameters(), lr, weight_decay)
     removed = multipliers(model, masks or {})
     _multiply(*removed)
     scaler = torch.amp.GradScaler(data.device.type, enabled=precision == "amp" and data.device.type == "cuda")
-    changes = torch.Generator(data.device).manual_seed(seed + 1_000_003)  # augmentation: not the order's stream
+    # streams of their own, apart from the order's and from each other
+    changes = torch.Generator(data.device).manual_seed(seed + 1_000_003)  # augmentation
+    noise = Noise(data.device, seed + 2_000_003)  # dropout
     totals = _Totals(data)
     parts = {"model": model, "optimizer": stepper, "scaler": scaler, "totals": totals}
-    saved = Checkpoint(checkpoint, identity, parts, {"changes": changes}) if checkpoint else None
+    saved = Checkpoint(checkpoint, settings, parts, {"changes": changes, "noise": noise}) if checkpoint else None
     rows, done, seconds = (saved and saved.load()) or ([], 0, 0.0)
 
     if len(rows) >= epochs:  # nothing to do, or done before
@@ -88,9 +107,12 @@ def train(
         model.train()
         # augmented like every batch, so that the graph is made for their layout in memory
         sample = take(torch.arange(batch, device=data.device), torch.Generator(data.device))
-        whole, how = compiling.prepare(loss, *sample)
+        with Noise(data.device, seed):  # the trial draws too
+            whole, how = compiling.prepare(loss, *sample)
 
-    def advance(index: Tensor) -> None:
+    def advance(index: Tensor, lr_now: float) -> None:
+        for group in stepper.param_groups:
+            group["lr"] = lr_now
         x, labels = take(index, changes)
         # a graph takes batches of one size, and an epoch's last one may be smaller
         value, logits = (whole if len(index) == batch else loss)(x, labels)
@@ -101,33 +123,32 @@ def train(
         _multiply(*removed)
         totals.add(value.detach(), logits, labels)
 
-    for epoch in range(len(rows) + 1, epochs + 1):
-        for group in stepper.param_groups:
-            group["lr"] = lr * drop_factor ** sum(drop < epoch for drop in drops)
-        start = _clock(data.device) - seconds
-        model.train()
-        batches = _order(data, seed, epoch).split(batch)
-        for number in range(done, len(batches)):
-            advance(batches[number])
-            if saved and saved.due():
-                saved.save((rows, number + 1, _clock(data.device) - start))
-        middle = _clock(data.device)
-        row = {"epoch": epoch, **totals.row("train_")}
-        if not math.isfinite(row["train_loss"]):
-            if saved:
-                saved.remove()
-            raise ValueError(
-                f"the training loss is {row['train_loss']} in epoch {epoch} (lr {lr}, {precision}): "
-                f"a finite one is needed, perhaps by a lower lr"
-            )
-        test = evaluate(model, data, precision=precision)
-        row |= {f"test_{key}": value for key, value in test.items()}
-        row |= {"train_s": middle - start, "test_s": _clock(data.device) - middle, "step": how}
-        rows.append(row)
-        done, seconds = 0, 0.0
-        totals.clear()
-        if saved and (saved.due() or epoch == epochs):
-            saved.save((rows, 0, 0.0))
+    for epoch in range(before + len(rows) + 1, before + epochs + 1):
+        with noise:
+            start = _clock(data.device) - seconds
+            model.train()
+            batches = _order(data, seed, epoch).split(batch)
+            for number in range(done, len(batches)):
+                advance(batches[number], rate((epoch - 1) * per_epoch + number))
+                if saved and saved.due():
+                    saved.save((rows, number + 1, _clock(data.device) - start))
+            middle = _clock(data.device)
+            row = {"epoch": epoch, "lr": rate(epoch * per_epoch - 1), **totals.row("train_")}
+            if not math.isfinite(row["train_loss"]):
+                if saved:
+                    saved.remove()
+                raise ValueError(
+                    f"the training loss is {row['train_loss']} in epoch {epoch} (lr {lr}, {precision}): "
+                    f"a finite one is needed, perhaps by a lower lr"
+                )
+            test = evaluate(model, data, precision=precision)
+            row |= {f"test_{key}": value for key, value in test.items()}
+            row |= {"train_s": middle - start, "test_s": _clock(data.device) - middle, "step": how}
+            rows.append(row)
+            done, seconds = 0, 0.0
+            totals.clear()
+            if saved and (saved.due() or epoch == before + epochs):
+                saved.save((rows, 0, 0.0))
         if on_epoch:
             on_epoch(row)
     return rows
@@ -236,7 +257,7 @@ def _batches(data: Dataset) -> Callable[[Tensor, torch.Generator | None], tuple[
     return batch
 
 
-def _identity(model: nn.Module, data: Dataset, masks: Masks | None) -> dict:
+def identity(model: nn.Module, data: Dataset, masks: Masks | None) -> dict:
     """What decides the numbers of a training besides its recipe."""
     return {
         "engine": ENGINE,

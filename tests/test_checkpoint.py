@@ -5,11 +5,11 @@ import warnings
 import nbformat
 import pytest
 import torch
-from test_train import network, same, tiny
+from test_train import dropping, network, same, tiny
 
-from lib import checkpoint, masks, paths, pruners, runs, train
+from lib import catalog, checkpoint, compiling, masks, paths, pruners, runs, train
 
-RECIPE = {"epochs": 3, "batch": 16, "seed": 4, "drops": (1,), "lr": 0.01}
+RECIPE = {"epochs": 3, "batch": 16, "seed": 4, "lr_schedule": "steps", "lr_drops": (1,), "lr": 0.01}
 
 
 class Killed(BaseException):
@@ -42,7 +42,7 @@ def untimed(rows: list[dict]) -> list[dict]:
 
 
 @pytest.mark.parametrize("precision", train.PRECISIONS)
-@pytest.mark.parametrize("optimizer", ["adam", "sgd", "momentum"])
+@pytest.mark.parametrize("optimizer", catalog.OPTIMIZERS)
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, often, optimizer, precision):
     data, recipe = tiny(), RECIPE | {"optimizer": optimizer, "precision": precision}
     whole = network()
@@ -60,6 +60,40 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, often, o
     assert same(resumed, whole)
     assert untimed(rows) == untimed(expected)
     assert all(row["train_s"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("schedule", [{"lr_schedule": "cosine", "lr_warmup": 1}, {"lr_warmup": 2}], ids=str)
+def test_a_resumed_training_goes_on_at_the_right_rate(tmp_path, monkeypatch, often, schedule):
+    recipe = {"epochs": 3, "batch": 16, "seed": 4, "lr": 0.01, "before": 1} | schedule
+    whole, resumed, file = network(), network(), tmp_path / "state.pt"
+    expected = train.train(whole, tiny(), **recipe)
+    for steps in (2, 3):
+        with monkeypatch.context() as patch:
+            kill_after(patch, steps)
+            with pytest.raises(Killed):
+                train.train(network(), tiny(), checkpoint=file, **recipe)
+    assert untimed(train.train(resumed, tiny(), checkpoint=file, **recipe)) == untimed(expected)
+    assert same(resumed, whole)
+    assert train.train(network(), tiny(), checkpoint=file, **recipe)[-1]["epoch"] == 4  # complete, and known to be
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_dropout_goes_on_where_it_was_killed(tmp_path, monkeypatch, often, graph):
+    monkeypatch.setattr(compiling, "compiler_missing", lambda: None)
+    monkeypatch.setattr(compiling, "compiled", lambda function: torch.compile(function, backend="aot_eager"))
+    recipe = RECIPE | {"graph": graph}
+    whole, resumed, file = dropping(), dropping(), tmp_path / "state.pt"
+    expected = train.train(whole, tiny(), **recipe)
+    for steps in (1, 4):
+        with monkeypatch.context() as patch:
+            kill_after(patch, steps)
+            with pytest.raises(Killed):
+                train.train(dropping(), tiny(), checkpoint=file, **recipe)
+        torch.manual_seed(steps)  # what a new process has drawn is another matter
+    rows = train.train(resumed, tiny(), checkpoint=file, **recipe)
+    assert {row["step"] for row in rows} == {"compiled" if graph else "eager"}
+    assert untimed(rows) == untimed(expected)
+    assert same(resumed, whole)
 
 
 def test_what_is_finished_is_not_trained_again(tmp_path, monkeypatch):

@@ -1,16 +1,18 @@
 import math
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib import catalog, masks, models, optimizers, pruners, train
+from lib import catalog, compiling, masks, models, optimizers, pruners, rates, train
 from lib.data import Dataset, augment, load, normalise
 
 COLUMNS = [
     "epoch",
+    "lr",
     "train_loss",
     "train_top1_pct",
     "train_top5_pct",
@@ -58,7 +60,7 @@ def weights_decay_too(parameters, lr, weight_decay):
 # Masks during training
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd", "momentum", "adamw"])
+@pytest.mark.parametrize("optimizer", [*catalog.OPTIMIZERS, "adamw"])
 @pytest.mark.parametrize("name", ["fc", "resnet8"])
 def test_masking_after_the_step_equals_masking_in_the_forward_bit_for_bit(name, optimizer, monkeypatch):
     """The engine against an independent loop that multiplies masks at every forward, as the reference does."""
@@ -178,17 +180,137 @@ def test_every_image_is_seen_once_an_epoch_the_last_small_batch_too():
     assert sizes == [20, 20, 1] * 2
 
 
-def test_the_learning_rate_drops_after_the_epochs_named(monkeypatch):
-    rates = []
+def test_rms_is_the_original_programs(monkeypatch):
+    """torch's RMSprop with nothing but the learning rate and the weight decay given."""
+    models_ = {True: network("fc"), False: network("fc")}
+    for ours, model in models_.items():
+        if not ours:
+            plain = lambda parameters, lr, decay: torch.optim.RMSprop(parameters, lr=lr, weight_decay=decay)  # noqa: E731
+            monkeypatch.setattr(optimizers, "rms", plain)
+        train.train(model, tiny(), epochs=2, optimizer="rms", weight_decay=0.01, batch=16)
+    assert same(models_[True], models_[False])
+
+
+# The learning rate
+
+SCHEDULES = [
+    {},
+    {"lr_warmup": 3},
+    {"lr_schedule": "steps", "lr_drops": [2, 4], "lr_drop_factor": 0.5},
+    {"lr_schedule": "steps", "lr_drops": [3], "lr_warmup": 1},
+    {"lr_schedule": "cosine"},
+    {"lr_schedule": "cosine", "lr_warmup": 2},
+]
+
+
+@pytest.fixture
+def recorded(monkeypatch) -> list[float]:
+    """The rates that the optimizer steps with."""
+    steps = []
 
     def recording(parameters, lr, weight_decay):
         stepper = torch.optim.SGD(parameters, lr=lr)
-        stepper.register_step_post_hook(lambda *_: rates.append(stepper.param_groups[0]["lr"]))
+        stepper.register_step_post_hook(lambda *_: steps.append(stepper.param_groups[0]["lr"]))
         return stepper
 
     monkeypatch.setattr(optimizers, "sgd", recording)
-    train.train(network("fc"), tiny(), epochs=5, optimizer="sgd", lr=1.0e-3, drops=(2, 4), drop_factor=0.5, batch=40)
-    assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4])
+    return steps
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_every_step_has_its_rate_and_every_row_that_of_the_last(recorded, schedule):
+    rows = train.train(network("fc"), tiny(images=41), epochs=5, optimizer="sgd", lr=0.01, batch=20, **schedule)
+    expected = rates.rates(0.01, epochs=5, steps=3, **schedule)
+    assert recorded == [expected(step) for step in range(15)]
+    assert [row["lr"] for row in rows] == recorded[2::3]
+
+
+def test_a_compiled_training_follows_the_schedule_too(recorded, monkeypatch):
+    monkeypatch.setattr(compiling, "compiler_missing", lambda: None)
+    monkeypatch.setattr(compiling, "compiled", lambda function: torch.compile(function, backend="eager"))
+    schedule = {"lr_schedule": "cosine", "lr_warmup": 1}
+    rows = train.train(network("fc"), tiny(), epochs=2, optimizer="sgd", lr=0.01, batch=20, graph=True, **schedule)
+    assert rows[0]["step"] == "compiled"
+    assert recorded == pytest.approx([0.005, 0.01, 0.01, 0.005])
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_a_training_in_two_parts_has_the_rates_and_the_order_of_the_whole(recorded, schedule):
+    """Without a state in the optimizer and without augmentation the two parts even give the same network."""
+    data, recipe = tiny(augmented=False), {"optimizer": "sgd", "lr": 0.01, "batch": 16, "seed": 3, **schedule}
+    whole, parts = network(), network()
+    expected = train.train(whole, data, epochs=5, **recipe)
+    of_whole, recorded[:] = list(recorded), []
+    rows = train.train(parts, data, epochs=2, after=3, **recipe) + train.train(
+        parts, data, epochs=3, before=2, **recipe
+    )
+    assert recorded == of_whole
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["train_loss"] for row in rows] == [row["train_loss"] for row in expected]
+    assert same(whole, parts)
+
+
+def test_the_rate_takes_effect():
+    ends = []
+    for schedule in ({}, {"lr_warmup": 1}, {"lr_schedule": "cosine"}, {"lr_schedule": "steps", "lr_drops": [1]}):
+        model = network("fc")
+        train.train(model, tiny(), epochs=2, batch=20, **schedule)
+        ends.append(model)
+    assert not any(same(a, b) for a, b in combinations(ends, 2))
+
+
+# Dropout
+
+
+class Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.drop, self.last = nn.Linear(192, 20), nn.Dropout(0.5), nn.Linear(20, 10)
+
+    def forward(self, x):
+        return self.last(self.drop(torch.relu(self.first(x.flatten(1)))))
+
+
+def dropping() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Dropping()
+
+
+def test_dropout_follows_the_seed_alone_and_leaves_torchs_own_generator():
+    ends, seen = [dropping(), dropping(), dropping()], []
+    for position, (model, seed) in enumerate(zip(ends, (1, 1, 2), strict=True)):
+        torch.manual_seed(position)
+        before = torch.get_rng_state()
+        recipe = {"epochs": 2, "batch": 16, "seed": seed}
+        train.train(model, tiny(), on_epoch=lambda _: seen.append(torch.get_rng_state()), **recipe)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert all(torch.equal(state, before) for state in seen[-2:])  # on_epoch finds it as it was, too
+    assert same(ends[0], ends[1])
+    assert not same(ends[0], ends[2])
+
+
+def test_dropout_drops_differently_at_every_step(monkeypatch):
+    drawn = []
+    model = dropping()
+    model.drop.register_forward_hook(lambda _, inputs, output: drawn.append(output != 0))
+    monkeypatch.setattr(train, "evaluate", lambda *_, **__: {})
+    train.train(model, tiny(), epochs=2, batch=20)
+    assert len(drawn) == 4
+    assert not any(torch.equal(a, b) for a, b in combinations(drawn, 2))
+
+
+def test_a_failed_training_leaves_torchs_own_generator_too():
+    model = dropping()
+    with torch.no_grad():
+        model.last.weight[:] = math.nan
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match="the training loss is nan"):
+        train.train(model, tiny(), epochs=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# Evaluation
 
 
 def test_evaluation_by_hand_and_top5_of_few_classes():
@@ -261,8 +383,12 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_epoch():
         ({"batch": 0}, "batch 0"),
         ({"lr": 0.0}, "lr 0.0"),
         ({"lr": math.nan}, "lr nan"),
+        ({"lr_schedule": "linear"}, "unknown lr_schedule 'linear': one of constant, steps, cosine"),
+        ({"lr_drops": [1]}, r"lr_drops is \[1\] with lr_schedule constant: lr_schedule steps is allowed there"),
+        ({"lr_warmup": 2}, "lr_warmup is 2 with epochs 1 and lr_schedule constant: 0 to 1 epochs are allowed"),
+        ({"before": -1}, "before is -1 and after is 0: 0 or more epochs are allowed"),
         ({"precision": "float16"}, "unknown precision 'float16': one of float32, amp"),
-        ({"optimizer": "lion"}, "unknown optimizer 'lion': one of adam, sgd, momentum"),
+        ({"optimizer": "lion"}, "unknown optimizer 'lion': one of adam, sgd, momentum, rms"),
     ],
 )
 def test_impossible_settings_are_refused_before_training(changes, message):
