@@ -1,0 +1,96 @@
+"""Score and keep, in rounds."""
+
+import inspect
+from collections.abc import Collection
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import nn
+
+from lib import catalog
+from lib.masks import Masks, Scores, check_density, full, keep_top
+from lib.memory import keep_freed_memory
+from lib.pruners.common import Batches
+
+SCHEDULES = ("exponential", "linear")
+
+
+def prune(
+    model: nn.Module,
+    pruner: str,
+    density: float,
+    batches: Batches,
+    *,
+    rounds: int = 1,
+    schedule: str = "exponential",
+    scope: str = "global",
+    seed: int = 0,
+    also: Collection[str] = (),
+    spare: Collection[str] = (),
+    training: bool = False,
+    invert: bool = False,
+) -> Masks:
+    """Masks that keep `density` of what is prunable, by `rounds` of scoring and keeping; model untouched.
+
+    After round r of n the density is density ** (r / n) with schedule `exponential` and
+    1 - (1 - density) r / n with `linear`; each round scores the network that the one before left, and what is
+    removed stays removed. `scope` is `global` (one ranking) or `layer` (one a layer). `seed` decides what is drawn
+    at random. Density 1 keeps everything, and pruner `dense` allows no other.
+
+    `also` and `spare` choose what takes part, see `lib.masks.prunable`; density is a share of that. `training` scores
+    in training mode. `invert` keeps the lowest scores, the sanity check of Frankle et al. 2021 (arXiv 2009.08576).
+
+    ValueError for an unknown name, an impossible number, scores that are missing or cannot be ranked, or a pruner
+    without training mode.
+    """
+    score = catalog.load("pruner", pruner)
+    check_density(density)
+    if pruner == "dense" and density != 1:
+        raise ValueError(f"density is {density} with pruner dense: 1 is allowed there")
+    if schedule not in SCHEDULES:
+        raise ValueError(f"unknown schedule {schedule!r}: one of {', '.join(SCHEDULES)}")
+    if not isinstance(rounds, int) or rounds < 1:
+        raise ValueError(f"rounds is {rounds}: an integer of 1 or more is allowed")
+    if training and "training" not in inspect.signature(score).parameters:
+        raise ValueError(f"training is True and pruner {pruner} takes no argument of this name: False is allowed")
+    masks = full(model, also, spare)
+    if not masks:
+        raise ValueError(f"nothing is prunable with also {also!r} and spare {spare!r}: something has to be")
+    mode = {"training": True} if training else {}
+    generator = torch.Generator().manual_seed(seed)
+    keep_freed_memory()
+    with _seeded(model, seed) if training else nullcontext():
+        for step in densities(density, rounds, schedule):
+            scores = _matching(score(model, batches, masks=masks, generator=generator, **mode), masks, pruner)
+            if invert:
+                scores = {name: -score for name, score in scores.items()}
+            masks = keep_top(scores, step, scope=scope, within=masks)
+    return masks
+
+
+def densities(density: float, rounds: int, schedule: str) -> list[float]:
+    """The density after each round; the last is exactly `density`."""
+    shares = [r / rounds for r in range(1, rounds)]
+    if schedule == "exponential":
+        return [density**share for share in shares] + [density]
+    return [1 - (1 - density) * share for share in shares] + [density]
+
+
+def _matching(scores: Scores, masks: Masks, pruner: str) -> Scores:
+    """The scores of what takes part: a pruner may score more, but not less."""
+    for name, mask in masks.items():
+        found = tuple(scores[name].shape) if name in scores else "none"
+        if found != tuple(mask.shape):
+            raise ValueError(f"scores of pruner {pruner} for {name} are {found}: {tuple(mask.shape)} is needed")
+    return {name: scores[name] for name in masks}
+
+
+@contextmanager
+def _seeded(model: nn.Module, seed: int):
+    """Dropout draws from torch's own generators: they start from `seed` inside the `with`, and are put back."""
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.random.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+        yield
