@@ -54,14 +54,16 @@ def measure(model: nn.Module, batches: Batches, names: list[str], seed: int = 0)
     Scores are those of one round, in float64, so that rounding does not look like a difference. Units: `score` (the
     pruner's name), `layer` and `unit` (its number there), `incoming` and `outgoing` (sums over the weights). Layers:
     `score`, `layer`, `weights`, `total` (sum), `mean` (|total| / weights). Only units with a layer of their own on
-    either side are listed, see `links`. ValueError for an unknown name.
+    either side are listed, see `links`. ValueError for an unknown name, or a network without such units.
     """
     scorers = {name: catalog.load("pruner", name) for name in names}
     exact = deepcopy(model).double()
     batches = [(x.double(), y) for x, y in batches]
     between = links(exact, batches)
+    if not between:
+        raise ValueError("no hidden unit of the network lies between two layers alone: at least one is needed")
     units, layers = [], []
-    for name in [*names, SALIENCY]:
+    for name in [*scorers, SALIENCY]:
         if name == SALIENCY:
             scores = saliency(exact, batches)
         else:

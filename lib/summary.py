@@ -19,13 +19,13 @@ def load(study: str, results: str = "") -> SimpleNamespace:
     `results` says whose: `own` runs, the `reference` runs that come with the workbench, or, where it is empty, own
     ones if one is finished and the reference's if not; these are shown only, and `folder` is None.
 
-    `study` (its place below `paths.RUNS`), `name`, `title`, `question`; `reference`, whether these are the reference
-    runs; `beside`, the reference runs to compare own ones with, or None; `folder` for its figures; `planned` and
-    `done` (accuracy runs, described, a row each); `ablations`, its `planned` and `done` with the runs that an ablation
-    changed, which the others leave out; `looked` (planned runs of the notebook layers, described); `everything`
-    (finished runs of all notebooks); `gaps` (run -> why it is missing); `histories`, `layers` (tables of all finished
-    accuracy runs); `data` (the facts of each set of images). ValueError for a study never started, or without
-    reference runs when these are asked for.
+    `study` (its place below `paths.RUNS`), `name`, `title`, `question`, `word` (how it says how much is kept, see
+    `lib.shares`); `reference`, whether these are the reference runs; `beside`, the reference runs to compare own ones
+    with, or None; `folder` for its figures; `planned` and `done` (accuracy runs, described, a row each); `ablations`,
+    its `planned` and `done` with the runs that an ablation changed, which the others leave out; `looked` (planned runs
+    of the notebook layers, described); `everything` (finished runs of all notebooks); `gaps` (run -> why it is
+    missing); `histories`, `layers` (tables of all finished accuracy runs); `data` (the facts of each set of images).
+    ValueError for a study never started, or without reference runs when these are asked for.
     """
     if results not in RESULTS:
         raise ValueError(f"results: received {results!r}, allowed is own, reference, or nothing")
@@ -54,6 +54,7 @@ def _book(name: str, plan: dict, folder: Path | None, beside: SimpleNamespace | 
         parts=parts(plan),
         title=plan["title"],
         question=" ".join(plan["question"].split()),
+        word=plan.get("word", "compression"),
         folder=folder,
         planned=planned[planned["ablation"] == tables.NO_ABLATION],
         done=done[done["ablation"] == tables.NO_ABLATION],

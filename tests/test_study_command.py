@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from stub_study import write_notebook
 
 from lib import files, runs
 from lib.study import __main__ as command
@@ -209,6 +210,24 @@ def test_a_broken_summary_is_code_1(here, call, monkeypatch):
     code, _, err = call("report", "s")
     assert code == 1
     assert err == "error: the summary failed, see summary.ipynb: KeyError: 'x'\n"
+
+
+def test_the_report_is_made_by_the_notebook_that_the_study_names(here, call, monkeypatch):
+    from lib.study import report
+
+    made = []
+    monkeypatch.setattr(report, "execute_notebook", lambda path, *_: made.append(path.read_text()))
+    monkeypatch.setattr(report, "export", lambda *_: None)
+    for name in ("summary", "mine"):
+        write_notebook(here.notebooks, name, ('study = "s"  # study\nresults = ""  # whose', f"# {name}"))
+    for extra in ({}, {"summary": "mine"}):
+        here.write("s", STUB, **extra)
+        finish("s")
+        assert call("report", "s")[0] == call("keep", "s")[0] == call("report", "s", "--from", "reference")[0] == 0
+    plan = here.runs / "reference" / "s" / state.PLAN
+    files.write_json(plan, {k: v for k, v in files.read_json(plan).items() if k != "summary"})  # one from before
+    assert call("report", "s", "--from", "reference")[0] == 0
+    assert ["mine" if "# mine" in text else "summary" for text in made] == ["summary"] * 2 + ["mine"] * 2 + ["summary"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["run"], ["report"], ["status"], ["list"]])

@@ -35,6 +35,8 @@ def _networks(book) -> list:
 
 
 def _training(book) -> list:
+    if book.planned.empty:  # a study without the notebook accuracy
+        return []
     rows = []
     for task in tables.tasks(book.planned):
         frame = book.planned[book.planned["task"] == task]

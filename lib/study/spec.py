@@ -4,10 +4,10 @@ import math
 from collections import Counter
 from fnmatch import fnmatch
 from itertools import product
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, ValidationError
 
 from lib import parameters, paths, runs
 from lib.shares import TO_DENSITY
@@ -31,11 +31,23 @@ class Block(BaseModel, extra="forbid"):
     exclusive: bool = False
 
 
+def _summary(notebook: str) -> str:
+    """The name of a notebook that makes a report: one with the parameters `study` and `results`."""
+    lacking = [name for name in ("study", "results") if name not in parameters.declared(notebook)]
+    if lacking:
+        raise ValueError(f"summary: notebook {notebook!r} has no parameter {lacking[0]!r}, so it makes no report")
+    return notebook
+
+
 class Study(BaseModel, extra="forbid"):
-    """A study file. `fixed` goes to every block whose notebook has the parameter; `seeds` to all that have one."""
+    """A study file. `fixed` goes to every block whose notebook has the parameter; `seeds` to all that have one.
+
+    `summary` names the notebook that makes the report.
+    """
 
     title: str
     question: str
+    summary: Annotated[str, AfterValidator(_summary)] = "summary"
     fixed: dict[str, Any] = {}
     seeds: list[NonNegativeInt] = Field([1], min_length=1)
     blocks: list[Block] = Field(min_length=1)

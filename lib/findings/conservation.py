@@ -1,0 +1,273 @@
+"""Is what goes into a hidden unit what comes out of it, for which scores, and what follows: Tanaka et al. 2020.
+
+Frames are those of `lib.conservation`, as the notebook `conservation` leaves them.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from lib import catalog, shares, tables
+from lib.findings import settings as common
+
+SALIENCY = "saliency"  # dL/dw * w, of which SNIP takes the absolute value
+ROUNDING = 1e-6  # a relative difference of float64 sums above this is none of rounding; signed ones nearly cancel
+STRAIGHT = 0.01  # slope and R² within this of 1 are called proportional
+CHANGED = 0.05  # R² before and after training that differ by less are called alike
+
+
+def label(score: str) -> str:
+    """The name of a score in figures and tables."""
+    return "signed SNIP" if score == SALIENCY else catalog.label(score)
+
+
+def scores(frame: pd.DataFrame) -> list[str]:
+    """The scores of a frame in its order."""
+    return list(dict.fromkeys(frame["score"]))
+
+
+def network(row: pd.Series, several_seeds: bool = False) -> str:
+    """What a run of the notebook looked at: `Digits / FC`, with the seed where a study has several."""
+    return tables.task(row) + (f", seed {row['seed']}" if several_seeds else "")
+
+
+def networks(looked: list[SimpleNamespace]) -> dict[str, SimpleNamespace]:
+    """The runs by name, in order."""
+    several = len({one.row["seed"] for one in looked}) > 1
+    return {network(one.row, several): one for one in looked}
+
+
+# Units
+
+
+def differences(units: pd.DataFrame) -> pd.Series:
+    """|incoming - outgoing| of each unit in shares of the larger of the two, in [0, 2]; 0 where both are 0."""
+    larger = units[["incoming", "outgoing"]].abs().max(axis=1)
+    return ((units["incoming"] - units["outgoing"]).abs() / larger.where(larger > 0, 1.0)).rename("difference")
+
+
+def unit_table(units: pd.DataFrame) -> pd.DataFrame:
+    """A row a score: hidden units, median and largest relative difference, and whether that is rounding."""
+    found = differences(units).groupby(units["score"], sort=False).agg(["size", "median", "max"])
+    found.columns = ["units", "median_difference", "largest_difference"]
+    found["conserved"] = found["largest_difference"] < ROUNDING
+    return found.rename(index=label).rename_axis("score")
+
+
+def shown_units(units: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """`unit_table` of several networks below one another, by name; differences with their power of ten."""
+    joined = pd.concat({name: unit_table(rows) for name, rows in units.items()}, names=["network"])
+    for column in ("median_difference", "largest_difference"):
+        joined[column] = joined[column].map("{:.1e}".format)
+    return joined
+
+
+def units(frame: pd.DataFrame) -> list[str]:
+    """Which scores are conserved from unit to unit, and by how much the others are not."""
+    if frame.empty:
+        return []
+    table = unit_table(frame)
+    kept, others = table[table["conserved"]], table[~table["conserved"]]
+    said = []
+    if len(kept):
+        said.append(
+            f"{_and(kept.index)} {'are' if len(kept) > 1 else 'is'} conserved: incoming and outgoing score of all "
+            f"{kept['units'].iloc[0]:,} hidden units are equal up to rounding (largest relative difference "
+            f"{kept['largest_difference'].max():.0e})."
+        )
+    if len(others):
+        worst = ", ".join(f"{row['median_difference']:.0%} for {name}" for name, row in others.iterrows())
+        said.append(
+            f"{_and(others.index)} {'are' if len(others) > 1 else 'is'} not: the two differ by a median of {worst}."
+        )
+    return said
+
+
+# Layers
+
+
+def fit(weights: pd.Series, means: pd.Series) -> dict:
+    """Slope and R² of the line of best fit of log(mean) on log(1 / weights); NaN where fewer than two sizes differ.
+
+    Both are 1 where the mean is proportional to the inverse size, that is, where every layer has the same total.
+    """
+    positive = (means > 0).to_numpy()
+    x, y = -np.log(weights.to_numpy(dtype=float)[positive]), np.log(means.to_numpy(dtype=float)[positive])
+    if len(set(x)) < 2:
+        return {"slope": np.nan, "r2": np.nan}
+    x, y = x - x.mean(), y - y.mean()
+    slope = (x @ y) / (x @ x)
+    residual, total = ((y - slope * x) ** 2).sum(), (y @ y)
+    return {"slope": slope, "r2": 1 - residual / total if total > 0 else np.nan}
+
+
+def shown(found: dict) -> str:
+    """`slope 0.93, R² 0.990`."""
+    return f"slope {found['slope']:.2f}, R² {found['r2']:.3f}".replace("-", "−")
+
+
+def layer_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a score: slope and R² of mean score against inverse size, and the largest over the smallest layer total."""
+    rows = {}
+    for score in scores(frame):
+        part = frame[frame["score"] == score]
+        totals = part["total"].abs()
+        ratio = totals.max() / totals.min() if totals.min() > 0 else np.inf
+        rows[label(score)] = fit(part["weights"], part["mean"]) | {"largest_over_smallest_total": ratio}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("score").rename(columns={"r2": "R²"})
+
+
+def totals(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row a layer, a column a score: the layer's total score in shares of the last layer's."""
+    order = list(dict.fromkeys(frame["layer"]))
+    table = frame.pivot(index="layer", columns="score", values="total").loc[order, scores(frame)]
+    table = (table / table.iloc[-1]).rename(columns=label).rename_axis(columns=None)
+    table.insert(0, "weights", frame.drop_duplicates("layer").set_index("layer")["weights"].loc[order])
+    return table
+
+
+def layers(frame: pd.DataFrame, units: pd.DataFrame) -> list[str]:
+    """For which scores every layer has the same total, so that a weight's mean score is 1 / size.
+
+    `units` are those of the same network; they tell a score that nothing conserves from a flow that is shared.
+    """
+    if frame.empty:
+        return []
+    table = layer_table(frame)
+    straight = ((table[["slope", "R²"]] - 1).abs() < STRAIGHT).all(axis=1)
+    said = []
+    if straight.any():
+        said.append(
+            f"With {_and(table.index[straight])} the mean score of a layer is proportional to the inverse of its size "
+            f"(slope and R² within {STRAIGHT:g} of 1): in one ranking of all weights the largest layer empties first."
+        )
+    if not straight.all():
+        each = [f"{name} ({shown({'slope': r['slope'], 'r2': r['R²']})})" for name, r in table[~straight].iterrows()]
+        what = "It is" if said else "The mean score of a layer is"
+        said.append(f"{what} not proportional{'' if said else ' to the inverse of its size'} with {_and(each)}.")
+    return [*said, *_shared(table[~straight], units)]
+
+
+def _shared(bent: pd.DataFrame, units: pd.DataFrame) -> list[str]:
+    """Scores that units conserve and layers do not: there are ways around the layers."""
+    known = unit_table(units)["conserved"] if len(units) else {}
+    found = bent[[bool(known.get(name, False)) for name in bent.index]]
+    if found.empty:
+        return []
+    each = [f"{row['largest_over_smallest_total']:.3g} times with {name}" for name, row in found.iterrows()]
+    return [
+        "Units between two layers conserve these scores all the same; that the layers' totals differ (the largest is "
+        f"the smallest {_and(each)}) shows paths beside the layers, such as shortcuts, that share the flow."
+    ]
+
+
+# Magnitudes
+
+
+def fits(frame: pd.DataFrame) -> pd.DataFrame:
+    """`epoch`, `slope`, `r2` of the mean squared weight against the inverse size of the layers."""
+    parts = frame.groupby("epoch")
+    return pd.DataFrame([{"epoch": epoch} | fit(part["weights"], part["mean_square"]) for epoch, part in parts])
+
+
+def magnitudes(frame: pd.DataFrame) -> list[str]:
+    """Whether training brought the squared magnitudes of the layers nearer to conservation."""
+    table = fits(frame) if len(frame) else pd.DataFrame()
+    if len(table) < 2 or table["r2"].isna().any():
+        return []
+    first, last = table.iloc[0], table.iloc[-1]
+    gain = last["r2"] - first["r2"]
+    numbers = f"from {shown(first)} before training to {shown(last)} after {last['epoch']:.0f} epochs"
+    if abs(gain) < CHANGED:
+        return [f"Training left the relation of mean squared weight and inverse layer size as it was ({numbers})."]
+    how = "closer to" if gain > 0 else "further from"
+    return [
+        f"Training brought mean squared weight and inverse layer size {how} one line on logarithmic axes ({numbers}); "
+        "slope 1 would be the same total in every layer."
+    ]
+
+
+# Cuts
+
+
+def cut_table(frame: pd.DataFrame, word: str = "compression") -> pd.DataFrame:
+    """A row a schedule and density, a column a number of rounds: the largest cut in units of the flow."""
+    table = frame.pivot(index=["schedule", "density"], columns="rounds", values="cut_ratio")
+    table = table.sort_index(level=[0, 1], ascending=[False, False])  # linear before exponential, mild before hard
+    heads = [{"schedule": s, **shares.columns(_compression(d), word)} for s, d in table.index]
+    table.index = pd.MultiIndex.from_frame(pd.DataFrame(heads))
+    return table.rename(columns=lambda n: f"{n} round{'s' if n > 1 else ''}").rename_axis(columns=None)
+
+
+def cuts(frame: pd.DataFrame, word: str = "compression") -> list[str]:
+    """From how many rounds on each schedule cuts less than the flow, and whether that kept the layers."""
+    if frame.empty:
+        return []
+    said = [_enough(part, schedule, word) for schedule, part in frame.groupby("schedule", sort=False)]
+    below, emptied = frame["cut_ratio"] < 1, frame["emptied"] > 0
+    outcome = (
+        f"Of the {below.sum()} settings that never cut as much as the flow, {(below & emptied).sum()} emptied a layer; "
+        f"of the other {(~below).sum()}, {(~below & emptied).sum()} did."
+    )
+    return [*said, outcome]
+
+
+def _enough(part: pd.DataFrame, schedule: str, word: str) -> str:
+    enough, never = [], []
+    for density, rows in sorted(part.groupby("density"), reverse=True):
+        at = shares.say(_compression(density), word)
+        beyond = rows.loc[rows["cut_ratio"] >= 1, "rounds"].max()
+        later = rows["rounds"] if np.isnan(beyond) else rows.loc[rows["rounds"] > beyond, "rounds"]
+        if later.empty:
+            never.append(at)
+        else:
+            enough.append(f"from {later.min()} round{'s' if later.min() > 1 else ''} on at {at}")
+    most = part["rounds"].max()
+    tried = f"up to {most} rounds" if most > 1 else "one round"
+    said = f"every round removes less than the flow {_and(enough)}" if enough else ""
+    if never:
+        said += f"{'; ' if enough else ''}with {tried} some round removes as much or more at {_and(never)}"
+    return f"With the {schedule} schedule {said}."
+
+
+def _compression(density: float) -> float:
+    return float(np.round(-np.log10(density), 3)) + 0.0
+
+
+def _and(names) -> str:
+    names = list(names)
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+# The report
+
+
+def title(book: SimpleNamespace, looked: dict[str, SimpleNamespace]) -> str:
+    """Title block in Markdown: title, question, byline."""
+    total = len(book.everything) + len(book.gaps)
+    whose = "Reference results of study" if book.reference else "Study"
+    byline = f"{whose} {book.name}, {len(book.everything)} of {total} runs finished: {', '.join(looked) or 'none'}"
+    return f"# {book.title}\n\n*{book.question}*\n\n{byline}"
+
+
+def settings(book: SimpleNamespace, looked: dict[str, SimpleNamespace]) -> pd.DataFrame:
+    """Two columns, `setting` and `value`: networks, scoring, schedules and training, then data, software, hardware."""
+    rows = [(f"Network: {name}", _setting(one.row)) for name, one in looked.items()]
+    rows.append(("Scoring", "10 training images a class, not augmented, evaluation mode, float64, biases set to zero"))
+    return pd.concat([pd.DataFrame(rows, columns=["setting", "value"]), common.settings(book)], ignore_index=True)
+
+
+def _setting(row: pd.Series) -> str:
+    images = f"{row['train_images']:,}" if row["train_images"] else "all"
+    return (
+        f"{row['weights']:,.0f} prunable weights, {row['units']:,.0f} hidden units with a layer of their own on either "
+        f"side; rounds of scoring {', '.join(map(str, row['round_counts']))}; trained for {row['epochs']} epochs of "
+        f"{images} images, optimizer {row['optimizer']}, lr {row['lr']:g}, weight decay {row['weight_decay']:g}, "
+        f"batch {row['batch']}, seed {row['seed']}"
+    )
+
+
+def conclusions(found: dict[str, list[str]]) -> str:
+    """A Markdown list: the sentences of each network."""
+    return "\n".join(f"- {name}: {' '.join(said)}" for name, said in found.items() if said)
