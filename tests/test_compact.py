@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lib import compact, flops, inference, masks, models, pruners
+from lib.models import resnet50
+from lib.models.vgg import VGG
 
 SHAPE = (3, 8, 8)
 PRUNERS = ("rand", "mag", "snip", "synflow")
@@ -53,10 +55,26 @@ class Functional(nn.Module):
         return self.head(torch.flatten(F.adaptive_avg_pool2d(x.sigmoid(), 1), 1))
 
 
+def bottlenecks() -> nn.Module:
+    """As in ResNet-50: one block with an identity shortcut, one that changes the shape."""
+    blocks = resnet50.bottleneck(12, 3, 1, 1), resnet50.bottleneck(12, 4, 2, 2), resnet50.basic(16, 16, 1)
+    return nn.Sequential(nn.Conv2d(3, 12, 3), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+
+
+NARROW = (6, None, 8, 8, None, 10)  # of a VGG
+OWN = {
+    "vgg": vgg,
+    "functional": Functional,
+    "bottlenecks": bottlenecks,
+    "vgg without batch norm": lambda: VGG(NARROW, False, 3, 10),
+    "vgg with batch norm": lambda: VGG(NARROW, True, 3, 10),
+}
+NAMES = ["resnet8", "fc", *OWN]
+
+
 def build(name: str) -> nn.Module:
-    own = {"vgg": vgg, "functional": Functional}
     torch.manual_seed(0)
-    return lively(own[name]() if name in own else models.build(name, SHAPE))
+    return lively(OWN[name]() if name in OWN else models.build(name, SHAPE))
 
 
 def random_masks(model: nn.Module, density: float, dead: float, seed=0) -> masks.Masks:
@@ -113,7 +131,7 @@ def test_the_logits_stay(name, pruner, density):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.sampled_from(["resnet8", "fc", "vgg", "functional"]),
+    st.sampled_from(NAMES),
     st.sampled_from([0.02, 0.3, 1.0]),
     st.sampled_from([0.1, 0.5, 0.9]),
     st.integers(0, 2**31),
@@ -122,7 +140,7 @@ def test_the_logits_stay_whatever_channels_are_dead(name, density, dead, seed):
     compare(name, random_masks(build(name), density, dead, seed))
 
 
-@pytest.mark.parametrize("name", ["resnet8", "fc", "vgg", "functional"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_logits_stay_without_any_single_layer(name):
     for empty in masks.prunable(build(name)):
         kept = masks.full(build(name))
@@ -133,7 +151,7 @@ def test_the_logits_stay_without_any_single_layer(name):
         assert row["removed"] == row["channels"]
 
 
-@pytest.mark.parametrize("name", ["resnet8", "fc", "vgg", "functional"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_network_without_weights_is_its_constant_logits_for_every_image(name):
     small, facts = compare(name, {key: torch.zeros_like(mask) for key, mask in masks.full(build(name)).items()})
     assert facts["macs_compact"] == 0

@@ -7,7 +7,7 @@ from lib import flops, masks, models
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
-@pytest.mark.parametrize("name", ["fc", "resnet8", "resnet20"])
+@pytest.mark.parametrize("name", ["fc", "conv", "resnet8", "resnet20", "vgg11-bn", "resnet18"])
 def test_dense_macs_agree_with_torchs_own_counter(name, shape):
     model = models.build(name, shape).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -15,8 +15,11 @@ def test_dense_macs_agree_with_torchs_own_counter(name, shape):
     assert 2 * flops.macs(model, shape)["macs_dense"] == counter.get_total_flops()
 
 
-def test_resnet20_on_cifar10():
-    assert flops.macs(models.build("resnet20"), (3, 32, 32)) == {"macs_dense": 40_813_184, "macs_kept": 40_813_184}
+@pytest.mark.parametrize(
+    ("name", "macs"), [("resnet20", 40_813_184), ("vgg16", 313_201_664), ("resnet50", 1_297_829_888)]
+)
+def test_macs_on_cifar10(name, macs):
+    assert flops.macs(models.build(name), (3, 32, 32)) == {"macs_dense": macs, "macs_kept": macs}
 
 
 def test_grouped_and_strided_convolution_by_hand():

@@ -122,7 +122,7 @@ def norms(model: nn.Module) -> int:
 
 
 def test_folding_keeps_logits_and_names():
-    for name, left in (("resnet8", 0), ("fc", 0), ("vgg", 2)):
+    for name, left in (("resnet8", 0), ("fc", 0), ("vgg", 2), ("vgg with batch norm", 0), ("bottlenecks", 0)):
         model = build(name)
         found = inference.folded(model)
         torch.testing.assert_close(found(images()), model(images()), rtol=1e-4, atol=1e-4)

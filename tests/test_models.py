@@ -310,6 +310,27 @@ def test_every_weight_of_a_narrow_vgg_and_of_a_bottleneck_learns():
         assert all(weight.grad.any() for weight in masks.prunable(model).values())
 
 
+@pytest.mark.parametrize("norm", [False, True])
+def test_an_empty_layer_cuts_a_vgg_and_nothing_else_does(norm):
+    model = VGG((4, None, 6, 8), norm, 3, 10)
+    assert masks.collapsed(model, masks.full(model), (3, 8, 8)) == {"layers": [], "connected": True}
+    for name in masks.prunable(model):
+        kept = masks.full(model)
+        kept[name][:] = False
+        assert masks.collapsed(model, kept, (3, 8, 8)) == {"layers": [name[:-7]], "connected": False}
+
+
+def test_a_bottleneck_is_bridged_by_its_shortcut():
+    model, inner = models.build("resnet50"), "conv4_x.{}.residual_function.3"
+    kept = masks.full(model)
+    for block in (0, 1):
+        kept[f"{inner.format(block)}.weight"][:] = False
+    empty = [inner.format(0), inner.format(1)]
+    assert masks.collapsed(model, kept, (3, 8, 8)) == {"layers": empty, "connected": True}
+    kept["conv4_x.0.shortcut.0.weight"][:] = False
+    assert masks.collapsed(model, kept, (3, 8, 8))["connected"] is False
+
+
 # Pretrained weights
 
 

@@ -44,9 +44,7 @@ class SmallImageResNet(nn.Module):
             base, blocks = STEM * 2**stage, []
             for position in range(count):
                 stride = 2 if stage and not position else 1
-                blocks.append(
-                    _basic(inputs, base, stride) if depth < 50 else _bottleneck(inputs, base, stride, widening)
-                )
+                blocks.append(basic(inputs, base, stride) if depth < 50 else bottleneck(inputs, base, stride, widening))
                 inputs = base if depth < 50 else EXPANSION * base
             self.add_module(f"conv{stage + 2}_x", nn.Sequential(*blocks))
         self.fc = nn.Linear(inputs, classes)
@@ -68,12 +66,14 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> list[
     return [conv, nn.BatchNorm2d(outputs)]
 
 
-def _basic(inputs: int, outputs: int, stride: int) -> Residual:
+def basic(inputs: int, outputs: int, stride: int) -> Residual:
+    """Two 3x3 convolutions."""
     layers = [*_convolution(inputs, outputs, 3, stride), nn.ReLU(), *_convolution(outputs, outputs, 3)]
     return Residual(layers, inputs, outputs, stride)
 
 
-def _bottleneck(inputs: int, base: int, stride: int, widening: int) -> Residual:
+def bottleneck(inputs: int, base: int, stride: int, widening: int) -> Residual:
+    """1x1, 3x3 and 1x1 convolutions with `widening` x `base` channels inside and EXPANSION x `base` after."""
     inner, outputs = widening * base, EXPANSION * base
     layers = [
         *(*_convolution(inputs, inner, 1), nn.ReLU()),
