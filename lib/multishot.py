@@ -97,9 +97,9 @@ def _next(
     network: nn.Module, pruner: str, density: float, batches: pruners.Batches, kept: Masks, scope: str, seed: int
 ) -> Masks:
     """The masks of the next level: the highest scores among the weights that are left."""
-    generator = torch.Generator().manual_seed(seed)  # only Rand draws
+    generator = torch.Generator().manual_seed(seed)
     scores = catalog.load("pruner", pruner)(network, batches, masks=kept, generator=generator)
-    return keep_top(scores, density, scope=scope, within=kept)
+    return keep_top({name: scores[name] for name in kept}, density, scope=scope, within=kept)
 
 
 def _rewind(network: nn.Module, point: dict[str, Tensor], kept: Masks) -> None:
@@ -182,6 +182,8 @@ def _check(
     catalog.check("pruner", pruner)
     if pruner == "dense":
         raise ValueError("pruner is dense, which keeps every weight: one that removes weights is allowed")
+    if pruner == "mag-init":
+        raise ValueError("pruner is mag-init, and levels score trained weights: mag is allowed for these")
     if check_density(density) == 1:
         raise ValueError("density is 1: less than 1 is allowed, as levels remove weights")
     if levels < 1 or epochs < 1 or rewind_epochs < 0:

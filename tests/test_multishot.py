@@ -117,7 +117,7 @@ def test_one_level_is_train_prune_rewind_train(pruner, scope):
     assert all(torch.equal(found["masks"][name], mask) for name, mask in kept.items())
 
 
-@pytest.mark.parametrize("name", [name for name in catalog.PRUNERS if name != "dense"])
+@pytest.mark.parametrize("name", sorted(set(catalog.PRUNERS) - {"dense", "mag-init"}))
 def test_every_pruner_of_the_catalogue_takes_its_steps(name):
     model = network("fc")
     rows = run(model, tiny(), name, density=0.3, levels=2, epochs=1)["levels"]
@@ -260,6 +260,7 @@ def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch):
     [
         ({"pruner": "lottery"}, "unknown pruner 'lottery': one of "),
         ({"pruner": "dense"}, "pruner is dense, which keeps every weight"),
+        ({"pruner": "mag-init"}, "pruner is mag-init, and levels score trained weights: mag is allowed"),
         ({"density": 1.0}, "density is 1: less than 1 is allowed"),
         ({"density": 0.0}, "density is 0.0: more than 0"),
         ({"levels": 0}, "levels 0, epochs 2, rewind_epochs 0: 1 or more"),

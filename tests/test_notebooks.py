@@ -30,6 +30,10 @@ CLOSER = [
     {"notebook": "layers", "fixed": {"source": "accuracy-fc-snip-c1-seed{seed}"}},
     {"notebook": "timing", "fixed": {"sources": ["accuracy-fc-*"], "test_images": 20, "batch": 10, "repeats": 2}},
     {"notebook": "amp", "fixed": {"model": "fc", "train_images": 100, "epochs": 2, "compressions": [0, 1]}},
+    {
+        "notebook": "multishot",
+        "fixed": {"model": "fc", "pruner": "snip", "train_images": 100, "epochs": 2, "levels": 2},
+    },
     {"notebook": "trace", "fixed": {"source": "accuracy-fc-snip-c1-seed{seed}", "batch": 16}},
     {"notebook": "trace", "fixed": {"model": "fc", "pruner": "rand", "trace_file": "README.md"}},  # fails
 ]
@@ -81,6 +85,7 @@ FILES = {
     "layers-seed1": "layers histograms parts",
     "timing": "timings",
     "amp-fc-seed1": "amp",
+    "multishot-fc-snip-seed1": "levels history rewind layers",
     "trace-seed1": "windows by_operator by_kind savings convolutions",
 }
 
@@ -190,6 +195,28 @@ def test_amp_trains_each_density_twice(tiny):
     rows = pd.read_csv(folder(tiny, "amp-fc-seed1") / "amp.csv")
     assert rows.groupby(["density", "precision"])["epoch"].apply(list).tolist() == [[1, 2]] * 4
     assert np.allclose(sorted(set(rows["density"])), [0.1, 1])
+
+
+def test_levels_tell_one_story_in_every_file(tiny):
+    made = folder(tiny, "multishot-fc-snip-seed1")
+    rows, history, found = pd.read_csv(made / "levels.csv"), pd.read_csv(made / "history.csv"), metrics(tiny, made.name)
+    assert rows["level"].tolist() == [0, 1, 2]
+    assert history.groupby("level")["epoch"].apply(list).tolist() == [[2, 3]] * 3  # after one to the rewind point
+    assert pd.read_csv(made / "rewind.csv")["epoch"].tolist() == [1]
+    last, kept = history.groupby("level")["test_top1_pct"].last(), storage.load_masks(made / "masks.safetensors")
+    assert rows["top1_pct"].tolist() == last.tolist()
+    assert (found["dense_top1_pct"], found["top1_pct"]) == (last[0], last[2])
+    assert found["weights_kept"] == rows["weights_kept"].iloc[-1] == sum(int(mask.sum()) for mask in kept.values())
+    assert found["weights_kept"] == masks.kept_count(found["weights"], found["density"])
+    assert pd.read_csv(made / "layers.csv")["kept"].tolist() == [int(mask.sum()) for mask in kept.values()]
+    weights = load_file(made / "weights.safetensors")
+    assert all(torch.count_nonzero(weights[name][~mask]) == 0 for name, mask in kept.items())
+    labels = {
+        o.get("metadata", {}).get("report", {}).get("label")
+        for c in executed(made / runs.NOTEBOOK)["cells"]
+        for o in c.get("outputs", [])
+    }
+    assert {"fig-levels", "tbl-levels"} <= labels
 
 
 def test_killed_study_ends_with_the_same_results(tiny, request):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from stub_study import write_notebook
 
 from lib import parameters, paths
@@ -75,3 +76,49 @@ def test_error_counts_the_others():
     with pytest.raises(ValueError, match=r"\(and 2 more\)$") as caught:
         parameters.resolve("accuracy", {"pruner": "x", "epochs": 0, "batch": -1})
     assert "\n" not in str(caught.value)
+
+
+RATES = {
+    "lr_schedule: received 'linear', input should be 'constant', 'steps' or 'cosine'": {"lr_schedule": "linear"},
+    "lr_drops is [2] with lr_schedule constant: lr_schedule steps is allowed there": {"lr_drops": [2]},
+    "lr_drop_factor is 0.5 with lr_schedule constant: lr_schedule steps is allowed there": {"lr_drop_factor": 0.5},
+    "lr_drops is [] with lr_schedule steps: one epoch or more is allowed": {"lr_schedule": "steps"},
+    "lr_drops is [7] with rewind_epochs + epochs 6: epochs before 6 are allowed": {
+        "lr_schedule": "steps",
+        "lr_drops": [7],
+        "epochs": 5,
+        "rewind_epochs": 1,
+    },
+    "lr_warmup is 4 with epochs 3 and lr_schedule constant: 0 to 3 epochs are allowed": {
+        "lr_warmup": 4,
+        "epochs": 3,
+        "rewind_epochs": 0,
+    },
+    "lr_drops.0: received 0, input should be greater than 0": {"lr_drops": [0]},
+    "lr_warmup: received -1, input should be greater than or equal to 0": {"lr_warmup": -1},
+    "density is 1 with levels: less than 1 is allowed, as levels remove weights": {"density": 1.0},
+    "levels: received 0, input should be greater than 0": {"levels": 0},
+}
+
+
+@pytest.mark.parametrize("message", RATES)
+def test_rates_and_levels_that_cannot_be(message):
+    with pytest.raises(ValueError, match="^notebook multishot: ") as caught:
+        parameters.resolve("multishot", RATES[message])
+    assert str(caught.value).removeprefix("notebook multishot: ") == message
+
+
+def test_rates_fit_the_training_before_pruning_too():
+    steps = {"lr_schedule": "steps", "lr_drops": [3], "epochs": 5}
+    parameters.Allowed(**steps)
+    parameters.Allowed(**steps, pre_epochs=4)
+    with pytest.raises(ValidationError, match=r"lr_drops is \[3\] with pre_epochs 2: epochs before 2 are allowed"):
+        parameters.Allowed(**steps, pre_epochs=2)
+    with pytest.raises(ValidationError, match="lr_warmup is 2 with pre_epochs 1 and lr_schedule constant"):
+        parameters.Allowed(lr_warmup=2, epochs=5, pre_epochs=1)
+    assert parameters.Allowed(lr_warmup=2, epochs=5, pre_epochs=0).lr_warmup == 2
+
+
+def test_rates_reach_the_notebook():
+    given = {"lr_schedule": "steps", "lr_drops": [2, 4], "lr_drop_factor": 0.2, "lr_warmup": 1}
+    assert {name: parameters.resolve("multishot", given)[name] for name in given} == given
