@@ -32,7 +32,9 @@ MODELS = (
 # `resnet20`, `resnet20-w32`, or as the code of Tanaka et al. 2020 calls that, `wide-resnet20`
 CIFAR_RESNET = re.compile(r"(?P<wide>wide-)?resnet(?P<depth>0|[1-9][0-9]*)(-w(?P<width>0|[1-9][0-9]*))?")
 
-DATA = {name: f"lib.data:{name}" for name in ("digits", "mnist", "cifar10")}
+DATA = {name: f"lib.data:{name}" for name in ("digits", "mnist", "cifar10", "cifar100", "tinyimagenet", "imagenet")}
+# `folder-flowers` is the folder `flowers` of the data folder; no name leads out of that
+FOLDER = re.compile(r"folder-(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)")
 
 OPTIMIZERS = {name: f"lib.optimizers:{name}" for name in ("adam", "sgd", "momentum", "rms")}
 
@@ -58,8 +60,17 @@ LABELS = {
     "digits": "Digits",
     "mnist": "MNIST",
     "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "tinyimagenet": "Tiny-ImageNet",
+    "imagenet": "ImageNet",
 }
 
+
+# Names that are patterns, in words.
+_MORE = {
+    "model": ", and resnetD-wW for any depth D = 6n + 2 and width W",
+    "data": ", and folder-NAME for the folder NAME of images (letters, digits, - and _)",
+}
 
 # Parts of the names of models.
 _PARTS = {"bn": "BN", "wide": "Wide", "imagenet": "ImageNet", "tinyimagenet": "TinyImageNet"}
@@ -90,6 +101,9 @@ def check_cifar_resnet(depth: int, width: int) -> None:
 
 def label(name: str) -> str:
     """The name as it stands in tables and figures: `resnet20` is `ResNet-20`, `vgg16-bn` is `VGG-16-BN`."""
+    folder = FOLDER.fullmatch(name)
+    if folder:
+        return folder["name"]
     if name in LABELS or not re.match(r"(wide-)?resnet[0-9]|vgg[0-9]", name):
         return LABELS.get(name, name)
     spelled = re.sub(r"(resnet|vgg)(?=[0-9])", lambda found: {"resnet": "ResNet-", "vgg": "VGG-"}[found[0]], name)
@@ -105,5 +119,7 @@ def _entry(kind: str, name: str) -> str | tuple[str, dict]:
         width = int(found["width"] or (32 if found["wide"] else 16))
         check_cifar_resnet(int(found["depth"]), width)
         return "lib.models.resnet:resnet", {"depth": int(found["depth"]), "width": width}
-    more = ", and resnetD-wW for any depth D = 6n + 2 and width W" if kind == "model" else ""
-    raise ValueError(f"unknown {kind} {name!r}: one of {', '.join(table)}{more}")
+    found = FOLDER.fullmatch(str(name)) if kind == "data" else None
+    if found:
+        return "lib.data:folder", {"name": found["name"]}
+    raise ValueError(f"unknown {kind} {name!r}: one of {', '.join(table)}{_MORE.get(kind, '')}")

@@ -251,7 +251,7 @@ def _batches(data: Dataset) -> Callable[[Tensor, torch.Generator | None], tuple[
     def batch(index: Tensor, changes: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         x = images.index_select(0, index)  # whole rows: a fifth of the time of indexing
         if data.augment and changes is not None:
-            x = augment(x, changes)
+            x = augment(x, changes, data.shape[1:])
         return x if once else normalise(data, x), data.train_y.index_select(0, index)
 
     return batch

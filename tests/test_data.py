@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from lib import catalog, models
 from lib import data as datasets
+from lib.data import places
+from lib.train import evaluate, train
 
 REAL = os.environ.get("WORKBENCH_DATA", "")
 needs_real_data = pytest.mark.skipif(not REAL, reason="WORKBENCH_DATA names no folder with the real files")
@@ -26,7 +29,7 @@ def idx(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
-    """A folder with a tiny MNIST (gzipped) and a tiny CIFAR-10, and WORKBENCH_DATA set to it."""
+    """A folder with a tiny MNIST (gzipped), CIFAR-10 and CIFAR-100, and WORKBENCH_DATA set to it."""
     rng = np.random.default_rng(0)
     (tmp_path / "mnist").mkdir()
     for name, count in IDX.items():
@@ -40,6 +43,12 @@ def root(tmp_path, monkeypatch) -> Path:
     folder.mkdir(parents=True)
     for name in datasets.CIFAR10_MD5:
         write_batch(folder / name, rng.integers(0, 256, (20, 3072), dtype=np.uint8))
+    folder = tmp_path / "cifar100" / "cifar-100-python"
+    folder.mkdir(parents=True)
+    for name, count in {"train": 300, "test": 100}.items():
+        fine = {b"fine_labels": [i % 100 for i in range(count)], b"coarse_labels": [i % 20 for i in range(count)]}
+        batch = {b"data": rng.integers(0, 256, (count, 3072), dtype=np.uint8)} | fine
+        (folder / name).write_bytes(pickle.dumps(batch, protocol=4))
     monkeypatch.setenv("WORKBENCH_DATA", str(tmp_path))
     return tmp_path
 
@@ -97,6 +106,33 @@ def test_cifar10_files(root):
     assert "not known" in cifar.info["source"]
 
 
+def test_cifar100_files(root):
+    cifar = datasets.load("cifar100")
+    assert cifar.train_x.shape == (300, 3, 32, 32)
+    assert cifar.train_y.bincount().tolist() == [3] * 100, "the fine labels, not the coarse ones"
+    assert cifar.test_y.tolist() == list(range(100))
+    assert (cifar.classes, cifar.info["classes"], cifar.augment) == (100, 100, True)
+    batch = pickle.loads((root / "cifar100/cifar-100-python/train").read_bytes())
+    assert np.array_equal(cifar.train_x[7, 1].numpy().ravel(), batch[b"data"][7, 1024:2048]), "green comes second"
+    assert "CIFAR-100 (Krizhevsky 2009), but not the original" in cifar.info["source"]
+    (root / "cifar100/lossy_indices.json").write_text(json.dumps({"train": [5], "test": []}))
+    assert datasets.load("cifar100").info["altered_train"] == 1
+    assert datasets.load("cifar10").info["altered_train"] is None, "each has a list of its own"
+
+
+def test_the_checksums_of_cifar_are_those_that_torchvision_publishes():
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    assert [list(item) for item in datasets.CIFAR10_MD5.items()] == CIFAR10.train_list + CIFAR10.test_list
+    assert [list(item) for item in datasets.CIFAR100_MD5.items()] == CIFAR100.train_list + CIFAR100.test_list
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "cifar10", "cifar100"])
+def test_info_says_how_many_classes_there_are(root, name):
+    data = datasets.load(name)
+    assert data.info["classes"] == data.classes == len(data.train_y.unique())
+
+
 def test_cifar10_says_how_many_images_are_altered(root):
     (root / "cifar10/lossy_indices.json").write_text(json.dumps({"train": [1, 2, 3], "test": [0]}))
     info = datasets.load("cifar10").info
@@ -111,6 +147,70 @@ def test_the_fingerprint_follows_the_pixels(root):
     path = root / "cifar10/cifar-10-batches-py/test_batch"
     write_batch(path, pickle.loads(path.read_bytes())[b"data"] ^ 1)
     assert first != datasets.load("cifar10").info["fingerprint"]
+
+
+# A data set of one's own
+
+
+def stripes():
+    """Upright stripes and lying ones in two shades of grey, under noise."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(240) % 2
+    wave = np.where(np.arange(12) // 3 % 2, 60, 190)
+    images = np.where(labels[:, None, None] == 0, wave[:, None], wave[None, :])
+    images = (images + rng.integers(-20, 21, images.shape)).astype(np.uint8)[:, None]
+    return datasets.assemble(
+        "stripes", images[:200], labels[:200], images[200:], labels[200:], source="Stripes, drawn by a function."
+    )
+
+
+def test_a_data_set_of_ones_own_is_one_function_and_one_line(monkeypatch):
+    monkeypatch.setitem(catalog.DATA, "stripes", f"{__name__}:stripes")
+    data = datasets.load("stripes", train_images=120, seed=1)
+    assert (data.shape, data.classes, data.augment) == ((1, 12, 12), 2, False)
+    assert data.train_y.bincount().tolist() == [60, 60]
+    assert data.info["source"].startswith("Stripes, drawn by a function. A class-balanced 120 of the 200")
+    assert (data.info["train_images"], data.info["test_images"], data.info["classes"]) == (120, 40, 2)
+    assert json.loads(json.dumps(data.info)) == data.info
+    normalised = datasets.normalise(data, stripes().train_x)
+    assert (normalised.mean().item(), normalised.std().item()) == pytest.approx((0, 1), abs=1e-3)
+    assert [len(y) for _, y in datasets.scoring_batches(data, per_class=10)] == [20]
+    network = models.build("fc", data.shape, data.classes)
+    rows = train(network, data, epochs=1, lr=3e-3, batch=20)
+    assert rows[0]["test_top1_pct"] > 90
+
+
+def test_statistics_are_measured_exactly():
+    images = torch.randint(0, 200, (1500, 3, 5, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images[:, 2] = 9
+    data = datasets.assemble("noise", images, torch.arange(1500) % 4, images[:2], torch.arange(2), source="Noise.")
+    scaled = images.numpy() / 255
+    assert data.mean == pytest.approx(scaled.mean((0, 2, 3)).tolist(), abs=1e-12)
+    assert data.std[:2] == pytest.approx(scaled.std((0, 2, 3))[:2].tolist(), abs=1e-12)
+    assert torch.isfinite(datasets.normalise(data, data.test_x)).all(), "a constant channel can be divided by"
+
+
+GOOD = {"x": torch.zeros(6, 1, 4, 4, dtype=torch.uint8), "y": torch.arange(6) % 3}
+BAD = [
+    ({"train_y": GOOD["y"][:5]}, r"numbers of images and labels differ: \[6, 5, 6, 6\]"),
+    ({"train_x": GOOD["x"].float()}, r"images are \(6, 1, 4, 4\) torch.float32: uint8 \(N, C, H, W\)"),
+    ({"test_x": GOOD["x"][:, 0]}, r"images are \(6, 4, 4\) torch.uint8"),
+    ({"test_x": GOOD["x"].expand(6, 3, 4, 4)}, "the same C in both splits"),
+    ({"test_x": GOOD["x"][:0], "test_y": GOOD["y"][:0]}, "with N > 0"),
+    ({"train_x": GOOD["x"][:, :, 1:]}, r"training images of \(3, 4\) pixels and test images of \(4, 4\)"),
+    ({"train_y": GOOD["y"].float()}, r"training labels are \(6,\) torch.float32: integers"),
+    ({"test_y": GOOD["y"] + 1}, "test labels go from 1 to 3: 0 to 2 is allowed"),
+    ({"train_y": GOOD["y"] - 1}, "training labels go from -1 to 1: 0 to 1 is allowed"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), BAD)
+def test_tensors_that_make_no_data_set(change, said):
+    parts = {"train_x": GOOD["x"], "train_y": GOOD["y"], "test_x": GOOD["x"], "test_y": GOOD["y"]}
+    datasets.assemble("mine", **parts, source="Mine.")
+    with pytest.raises(ValueError, match=f"^mine: .*{said}") as caught:
+        datasets.assemble("mine", **parts | change, source="Mine.")
+    one_line(caught)
 
 
 # Subsets, scoring batches, normalisation, augmentation
@@ -132,6 +232,20 @@ def test_a_subset_is_balanced_seeded_and_said_aloud():
 def test_impossible_subsets(number):
     with pytest.raises(ValueError, match=rf"train_images is {number}: 0 \(all\) or 10 to 4000 is allowed for digits"):
         datasets.load("digits", train_images=number)
+
+
+def test_the_smallest_class_limits_a_subset(monkeypatch):
+    monkeypatch.setitem(catalog.DATA, "uneven", f"{__name__}:uneven")
+    assert datasets.load("uneven", train_images=7).train_y.tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert len(datasets.load("uneven", train_images=10).train_x) == 10, "all of them need no balance"
+    with pytest.raises(ValueError, match=r"train_images is 8: 0 \(all\) or 3 to 7 is allowed for uneven"):
+        datasets.load("uneven", train_images=8)
+
+
+def uneven():
+    labels = torch.tensor([0] * 4 + [1] * 2 + [2] * 4)
+    images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1)
+    return datasets.assemble("uneven", images, labels, images, labels, source="Uneven.")
 
 
 def test_scoring_batches_are_balanced_and_seeded():
@@ -190,6 +304,41 @@ def test_augmentation_is_a_crop_of_the_padded_image_perhaps_flipped():
     assert 0.4 < sum(flip for _, _, flip in seen) / len(seen) < 0.6
 
 
+def large() -> datasets.Dataset:
+    """Training images of 12 x 13 pixels, of which networks see 8 x 8; each pixel tells where it is."""
+    place = 13 * torch.arange(12).view(-1, 1) + torch.arange(13)
+    images = place.expand(200, 1, 12, 13).to(torch.uint8)
+    labels = torch.arange(200) % 4
+    return datasets.assemble("large", images, labels, images[:, :, 2:10, 2:10], labels, source="Large.", augment=True)
+
+
+def test_larger_training_images_are_cropped_at_random_in_training():
+    data = large()
+    found = datasets.augment(data.train_x, torch.Generator().manual_seed(0), data.shape[1:])
+    assert found.shape == (200, 1, 8, 8)
+    corners, flips = set(), 0
+    for crop in found[:, 0].int():
+        flipped = bool(crop[0, 0] > crop[0, 7])
+        crop = crop.flip(1) if flipped else crop
+        top, left = divmod(int(crop[0, 0]), 13)
+        assert torch.equal(crop, data.train_x[0, 0, top : top + 8, left : left + 8].int()), "no padding"
+        corners.add((top, left))
+        flips += flipped
+    assert corners == {(top, left) for top in range(5) for left in range(6)}
+    assert 70 < flips < 130
+
+
+def test_larger_training_images_are_cropped_to_their_centre_elsewhere():
+    data = large()
+    centre = datasets.normalise(data, data.test_x[:1])[0]
+    assert data.shape == (1, 8, 8)
+    assert torch.equal(datasets.normalise(data, data.train_x[:1])[0], centre)
+    assert all(torch.equal(x, centre) for batch, _ in datasets.scoring_batches(data) for x in batch)
+    network = models.build("fc", data.shape, data.classes)
+    assert len(train(network, data, epochs=1, batch=50)) == 1
+    assert evaluate(network, data, split="train") == pytest.approx(evaluate(network, data))
+
+
 def test_augmentation_follows_its_generator():
     images = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8)
     first, second, third = (datasets.augment(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
@@ -205,7 +354,7 @@ def one_line(caught) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
 def test_a_missing_file_is_named(name, tmp_path, monkeypatch):
     monkeypatch.setenv("WORKBENCH_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError) as caught:
@@ -258,6 +407,20 @@ def test_a_damaged_cifar_file_is_named(root, damage):
     one_line(caught)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({b"fine_labels": [0, 100]}, "a label is outside 0 to 99"),
+        ({b"coarse_labels": [0, 1]}, "KeyError: b'fine_labels'"),
+    ],
+)
+def test_a_damaged_cifar100_file_is_named(root, labels, said):
+    path = root / "cifar100/cifar-100-python/test"
+    path.write_bytes(pickle.dumps({b"data": np.zeros((2, 3072), np.uint8)} | labels))
+    with pytest.raises(ValueError, match=rf"cifar-100-python/test is damaged \({said}\): delete it"):
+        datasets.load("cifar100")
+
+
 class Payload:
     """Unpickled carelessly, it makes a folder."""
 
@@ -268,11 +431,14 @@ class Payload:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_pickle_that_would_run_code_is_refused(root):
+@pytest.mark.parametrize(
+    ("name", "file"), [("cifar10", "cifar-10-batches-py/data_batch_1"), ("cifar100", "cifar-100-python/train")]
+)
+def test_a_pickle_that_would_run_code_is_refused(root, name, file):
     pixels = np.zeros((2, 3072), np.uint8)
-    write_batch(root / "cifar10/cifar-10-batches-py/data_batch_1", pixels, payload=Payload(root / "made"))
-    with pytest.raises(ValueError, match=r"data_batch_1 is damaged \(UnpicklingError: \w+.mkdir is not allowed"):
-        datasets.load("cifar10")
+    write_batch(root / name / file, pixels, payload=Payload(root / "made"))
+    with pytest.raises(ValueError, match=rf"{file} is damaged \(UnpicklingError: \w+.mkdir is not allowed"):
+        datasets.load(name)
     assert not (root / "made").exists()
 
 
@@ -289,40 +455,41 @@ def test_numbers_of_images_and_labels_must_agree(root):
 
 
 def test_unknown_data_set():
-    with pytest.raises(ValueError, match="unknown data 'imagenet': one of digits, mnist, cifar10"):
-        datasets.load("imagenet")
+    with pytest.raises(ValueError, match="unknown data 'imagenette': one of digits, mnist, cifar10, cifar100"):
+        datasets.load("imagenette")
 
 
 # Downloads
 
 
-def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
+@pytest.mark.parametrize("title", ["CIFAR10", "CIFAR100"])
+def test_a_failed_download_says_what_to_do(title, tmp_path, monkeypatch):
     def unreachable(*_, **__):
         raise RuntimeError("Error downloading it:\nmany lines")
 
     monkeypatch.delenv("WORKBENCH_DATA", raising=False)
-    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
-    fake = SimpleNamespace(datasets=SimpleNamespace(CIFAR10=unreachable))  # the real one takes seconds to import
-    monkeypatch.setitem(sys.modules, "torchvision", fake)
-    with pytest.raises(FileNotFoundError, match=r"CIFAR10 could not be downloaded .*set WORKBENCH_DATA") as caught:
-        datasets.load("cifar10")
+    monkeypatch.setattr(places, "DOWNLOADS", tmp_path)
+    fake = SimpleNamespace(**{title: unreachable})
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(datasets=fake))  # the real one takes seconds
+    with pytest.raises(FileNotFoundError, match=rf"{title} could not be downloaded .*set WORKBENCH_DATA") as caught:
+        datasets.load(title.lower())
     one_line(caught)
 
 
 @needs_real_data
 def test_torchvision_finds_and_verifies_what_lies_in_its_place(tmp_path, monkeypatch):
     """The four original files where torchvision keeps them: no network is needed, and none is used."""
-    monkeypatch.setattr(datasets, "DOWNLOADS", tmp_path)
+    monkeypatch.setattr(places, "DOWNLOADS", tmp_path)
     raw = tmp_path / "MNIST/raw"
     raw.mkdir(parents=True)
     for name in datasets.MNIST_MD5:
         shutil.copy(
-            datasets._first_existing([Path(REAL, "mnist", f"{name}.gz"), Path(REAL, "MNIST/raw", f"{name}.gz")]), raw
+            places.first_existing([Path(REAL, "mnist", f"{name}.gz"), Path(REAL, "MNIST/raw", f"{name}.gz")]), raw
         )
     monkeypatch.delenv("WORKBENCH_DATA")
-    datasets._download("MNIST")
+    places.download("MNIST")
     assert (raw / "train-images-idx3-ubyte").exists(), "torchvision has unpacked it"
-    monkeypatch.setattr(datasets, "_download", lambda title: pytest.fail("original files need no download"))
+    monkeypatch.setattr(places, "download", lambda title: pytest.fail("original files need no download"))
     assert datasets.load("mnist").info["original"] is True
 
 
@@ -333,5 +500,5 @@ def test_the_real_files():
     assert len(mnist.train_x) == 60_000
     assert cifar.train_y.bincount().tolist() == [5000] * 10
     assert (cifar.info["altered_train"], cifar.info["altered_test"]) in [(0, 0), (72, 20)]
-    means = cifar.train_x.double().mean((0, 2, 3)) / 255
+    means = cifar.train_x.sum((0, 2, 3), dtype=torch.int64) / (255 * 50_000 * 1024)
     assert means.tolist() == pytest.approx(cifar.mean, abs=1e-3)

@@ -139,7 +139,7 @@ def test_study_wide_values_go_where_they_are_known(expand):
 REFUSED = [
     ({"pruner": "snap"}, "unknown pruner 'snap': one of dense, rand"),
     ({"model": "resnet21"}, "received 'resnet21', depth of a CIFAR ResNet is 21: 6n + 2 is allowed"),
-    ({"data": "cifar100"}, "unknown data 'cifar100'"),
+    ({"data": "cifar1000"}, "unknown data 'cifar1000'"),
     ({"optimizer": "lion"}, "unknown optimizer 'lion'"),
     ({"dropout": 0.5}, "no parameter 'dropout': one of data, model"),
     ({"density": 0}, "received 0, which keeps 0; allowed is a density in (0, 1]"),

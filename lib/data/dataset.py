@@ -1,0 +1,129 @@
+"""What a data set is, and how one is made of tensors or arrays."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+UNKNOWN = {"altered_train": None, "altered_test": None, "original": None}  # nothing to compare the files with
+CHUNK = 1024  # images whose pixels are counted at a time
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images (uint8, N x C x H x W) and labels (int64, N) of both splits, with how to normalise them.
+
+    Training images may be larger than test images. A network then sees a random crop of them in training, and
+    their centre wherever nothing is augmented.
+    """
+
+    name: str
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    classes: int
+    mean: tuple  # per channel, of pixels scaled to [0, 1]
+    std: tuple
+    augment: bool  # random crop and flip while training
+    info: dict = field(repr=False)  # plain JSON for the run: counts, classes, fingerprint, source, altered images
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image as networks see it."""
+        return tuple(self.test_x.shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are, and therefore where training happens."""
+        return self.train_x.device
+
+
+def assemble(
+    name: str,
+    train_x,
+    train_y,
+    test_x,
+    test_y,
+    *,
+    source: str,
+    classes: int | None = None,
+    statistics: tuple[tuple, tuple] | None = None,
+    augment: bool = False,
+    facts: dict | None = None,
+) -> Dataset:
+    """A data set of tensors or arrays: uint8 images (N x C x H x W), and labels from 0 on (N, integers).
+
+    `source` is a sentence for reports and ends with a full stop. Without `classes` there are as many as the
+    highest label says, and without `statistics` (mean and standard deviation per channel of pixels scaled to
+    [0, 1]) the training images are measured. `augment` is for images that may be cropped and flipped. `facts` go
+    into `info` as they are. ValueError for images and labels that do not fit together.
+    """
+    tensors = [torch.as_tensor(values) for values in (train_x, train_y, test_x, test_y)]
+    if len(tensors[0]) != len(tensors[1]) or len(tensors[2]) != len(tensors[3]):
+        raise ValueError(f"{name}: the numbers of images and labels differ: {[len(t) for t in tensors]}")
+    _check_images(name, tensors[0], tensors[2])
+    classes = classes or int(tensors[1].max()) + 1
+    for split, labels in (("training", tensors[1]), ("test", tensors[3])):
+        _check_labels(name, split, labels, classes)
+    tensors = [tensors[0], tensors[1].long(), tensors[2], tensors[3].long()]
+    info = {"name": name, "train_images": len(tensors[0]), "test_images": len(tensors[2]), "classes": classes}
+    facts = UNKNOWN | (facts or {})
+    info |= {"fingerprint": facts.get("fingerprint") or fingerprint(tensors), "source": source} | facts
+    mean, std = statistics or measured(tensors[0])
+    return Dataset(name, *tensors, classes=classes, mean=mean, std=std, augment=augment, info=info)
+
+
+def _check_images(name: str, train: Tensor, test: Tensor) -> None:
+    for images in (train, test):
+        if images.dtype != torch.uint8 or images.ndim != 4 or 0 in images.shape or len(images[0]) != len(train[0]):
+            raise ValueError(
+                f"{name}: images are {tuple(images.shape)} {images.dtype}: uint8 (N, C, H, W) with N > 0 and the "
+                f"same C in both splits is allowed"
+            )
+    if any(a < b for a, b in zip(train.shape[2:], test.shape[2:], strict=True)):
+        raise ValueError(
+            f"{name}: training images of {tuple(train.shape[2:])} pixels and test images of "
+            f"{tuple(test.shape[2:])}: no smaller ones are allowed in training"
+        )
+
+
+def _check_labels(name: str, split: str, labels: Tensor, classes: int) -> None:
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.ndim != 1:
+        raise ValueError(f"{name}: {split} labels are {tuple(labels.shape)} {labels.dtype}: integers (N,) are allowed")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"{name}: {split} labels go from {low} to {high}: 0 to {classes - 1} is allowed")
+
+
+def measured(images: Tensor) -> tuple[tuple, tuple]:
+    """Mean and standard deviation (population) per channel of uint8 images scaled to [0, 1], by exact counts.
+
+    2 s for 1e9 pixels. A constant channel counts as one grey level wide, since it has to be divided by.
+    """
+    channels = images.shape[1]
+    counts = torch.zeros(channels, 256, dtype=torch.int64)
+    for part in images.split(CHUNK):
+        for channel in range(channels):
+            counts[channel] += torch.bincount(part[:, channel].flatten(), minlength=256)
+    share = counts.double() / counts.sum(1, keepdim=True)
+    levels = torch.arange(256).double() / 255
+    mean = share @ levels
+    std = ((share * (levels - mean[:, None]) ** 2).sum(1)).sqrt().clamp(min=1 / 255)
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def fingerprint(tensors: Iterable[Tensor]) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of shapes and values, in this order."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(repr(tuple(tensor.shape)).encode())
+        digest.update(tensor.cpu().contiguous().numpy())
+    return shortened(digest)
+
+
+def shortened(digest) -> str:
+    """How a SHA-256 is written in `info`."""
+    return f"sha256:{digest.hexdigest()[:16]}"
