@@ -14,22 +14,21 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lib import catalog
 from lib import train as training
 from lib.data import Dataset
 from lib.masks import Masks, Scores, evaluating, full, keep_top, prunable
 from lib.pruners import SCHEDULES, Batches, densities
+from lib.pruners.common import checked, effective, gradients, running
 
 SALIENCY = "saliency"  # in the column `score`: dL/dw * w itself, what SNIP takes the absolute value of
 
 
 def without_biases(model: nn.Module) -> nn.Module:
-    """A copy of `model` whose biases (also those of batch norm) are zero, so that its weights hold the whole flow.
+    """A copy of `model` whose biases (also those of batch norm) are zero, as VGGs and ResNets have them initially.
 
-    The theorems count a bias among the incoming weights of its unit. Ours are not scored; at zero, where VGGs and
-    ResNets have them initially, their saliency is zero.
+    A bias is a source of flow within the network: with it, later layers hold more than earlier ones.
     """
     copy = deepcopy(model)
     with torch.no_grad():
@@ -39,75 +38,77 @@ def without_biases(model: nn.Module) -> nn.Module:
     return copy
 
 
-def saliency(model: nn.Module, batches: Batches) -> Scores:
-    """dL/dw * w, signed, for the mean cross-entropy L of each batch, summed over batches: Tanaka et al., equation 1."""
-    weights = {name: weight.detach().clone().requires_grad_() for name, weight in prunable(model).items()}
-    with torch.enable_grad(), evaluating(model):
-        loss = sum(F.cross_entropy(functional_call(model, weights, (x,)), y) for x, y in batches)
-        gradients = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
-    return {name: weights[name].detach() * g for name, g in zip(weights, gradients, strict=True)}
+@torch.enable_grad()
+def saliency(model: nn.Module, batches: Batches, *, masks: Masks | None = None, generator=None) -> Scores:
+    """dL/dw * w, signed: a synaptic saliency for the mean cross-entropy L of each batch, summed over the batches."""
+    weights = effective(model, masks, grad=True)
+    with running(model, training=False) as logits:
+        loss = sum(F.cross_entropy(logits(weights, x), y) for x, y in checked(batches))
+    found = gradients(loss, weights)
+    return {name: weight.detach() * g for (name, weight), g in zip(weights.items(), found, strict=True)}
 
 
 def measure(model: nn.Module, batches: Batches, names: list[str], seed: int = 0) -> tuple[list[dict], list[dict]]:
     """Rows of hidden units and rows of layers for the scores of each pruner in `names`, and for `saliency`.
 
-    Scores are those of one round, in float64, so that rounding does not look like a difference. Units: `score` (the
-    pruner's name), `layer` and `unit` (its number there), `incoming` and `outgoing` (sums over the weights). Layers:
-    `score`, `layer`, `weights`, `total` (sum), `mean` (|total| / weights). Only units with a layer of their own on
-    either side are listed, see `links`. ValueError for an unknown name, or a network without such units.
+    Scores are those of one round, of weights and biases, in float64, so that rounding does not look like a difference.
+    Each row has `score` (the pruner's name) and what `unit_rows` and `layer_rows` return. Only units with a layer of
+    their own on either side are listed, see `links`. ValueError for an unknown name, or a network without such units.
     """
-    scorers = {name: catalog.load("pruner", name) for name in names}
+    scorers = {name: catalog.load("pruner", name) for name in names} | {SALIENCY: saliency}
     exact = deepcopy(model).double()
     batches = [(x.double(), y) for x, y in batches]
     between = links(exact, batches)
     if not between:
         raise ValueError("no hidden unit of the network lies between two layers alone: at least one is needed")
+    masks = full(exact, also=["biases"])
     units, layers = [], []
-    for name in [*scorers, SALIENCY]:
-        if name == SALIENCY:
-            scores = saliency(exact, batches)
-        else:
-            scores = scorers[name](exact, batches, generator=torch.Generator().manual_seed(seed))
+    for name, score in scorers.items():
+        scores = score(exact, batches, masks=masks, generator=torch.Generator().manual_seed(seed))
         units += [{"score": name, **row} for row in unit_rows(scores, between)]
         layers += [{"score": name, **row} for row in layer_rows(scores)]
     return units, layers
 
 
 def unit_rows(scores: Scores, between: list[tuple[str, str]]) -> list[dict]:
-    """`layer`, `unit`, `incoming`, `outgoing` of the hidden units between each pair of layers (figure 3).
+    """`layer`, `unit` (its number there), `incoming`, `outgoing` of the hidden units between two layers (figure 3).
 
-    A unit is an output of the first layer; where a feature map was flattened, several inputs of the second belong
-    to it. ValueError where the inputs cannot be divided among the units, as in a grouped convolution.
+    A unit is an output of the first layer, and its bias, where it is scored, one more incoming weight (theorem 1);
+    where a feature map was flattened, several inputs of the second layer belong to it. ValueError where the inputs
+    cannot be divided among the units, as in a grouped convolution.
     """
     rows = []
     for source, target in between:
-        incoming = scores[source].flatten(1).sum(1)
-        by_input = scores[target].transpose(0, 1).flatten(1).sum(1)
+        incoming = sum(part.flatten(1).sum(1) if part.ndim > 1 else part for part in _parts(scores)[source])
+        by_input = scores[f"{target}.weight"].transpose(0, 1).flatten(1).sum(1)
         if len(by_input) % len(incoming):
             raise ValueError(
                 f"{target} has {len(by_input)} inputs for the {len(incoming)} units of {source}: a multiple is allowed"
             )
         pairs = zip(incoming.tolist(), by_input.view(len(incoming), -1).sum(1).tolist(), strict=True)
-        layer = source.removesuffix(".weight")
-        rows += [{"layer": layer, "unit": n, "incoming": a, "outgoing": b} for n, (a, b) in enumerate(pairs)]
+        rows += [{"layer": source, "unit": n, "incoming": a, "outgoing": b} for n, (a, b) in enumerate(pairs)]
     return rows
 
 
 def layer_rows(scores: Scores) -> list[dict]:
-    """`layer`, `weights`, `total` and `mean` (|total| / weights) of each layer's scores (figure 4)."""
-    return [
-        {
-            "layer": name.removesuffix(".weight"),
-            "weights": score.numel(),
-            "total": (total := score.double().sum().item()),
-            "mean": abs(total) / score.numel(),
-        }
-        for name, score in scores.items()
-    ]
+    """`layer`, `size` (weights and biases scored), `total` and `mean` (|total| / size) of its scores (figure 4)."""
+    rows = []
+    for layer, parts in _parts(scores).items():
+        size, total = sum(part.numel() for part in parts), sum(part.double().sum().item() for part in parts)
+        rows.append({"layer": layer, "size": size, "total": total, "mean": abs(total) / size})
+    return rows
+
+
+def _parts(tensors: dict[str, Tensor]) -> dict[str, list[Tensor]]:
+    """Layer -> its weight and, where there is one, its bias."""
+    found: dict[str, list[Tensor]] = {}
+    for name, tensor in tensors.items():
+        found.setdefault(name.rpartition(".")[0], []).append(tensor)
+    return found
 
 
 def links(model: nn.Module, batches: Batches) -> list[tuple[str, str]]:
-    """Pairs of prunable weights, by name, between which hidden units lie that no other layer touches.
+    """Pairs of prunable layers, by name, between which hidden units lie that no other layer touches.
 
     In a plain chain of layers each pair that follow one another; in a residual block only its inner pair, since the
     shortcut shares the other units. Found from which layers' outputs reach which layers' inputs, for one image.
@@ -139,8 +140,8 @@ def _reached(model: nn.Module, image: Tensor) -> dict[str | None, set[str]]:
 
     hooks = []
     try:
-        for name in prunable(model):
-            layer = model.get_submodule(name.removesuffix(".weight"))
+        for name in _parts(prunable(model)):
+            layer = model.get_submodule(name)
             hooks.append(layer.register_forward_pre_hook(lambda _, given, name=name: note(name, given[0])))
             hooks.append(layer.register_forward_hook(lambda _, given, output, name=name: cut(name, output)))
         with evaluating(model):
@@ -165,16 +166,10 @@ def _ends(tensor: Tensor, ends: list[tuple[Tensor, str]]) -> set[str]:
 
 
 def magnitude_rows(model: nn.Module, epoch: int) -> list[dict]:
-    """`epoch`, `layer`, `weights`, `mean_square` (the mean of w ** 2) of each prunable layer (figure 5b)."""
-    return [
-        {
-            "epoch": epoch,
-            "layer": name.removesuffix(".weight"),
-            "weights": weight.numel(),
-            "mean_square": weight.detach().double().square().mean().item(),
-        }
-        for name, weight in prunable(model).items()
-    ]
+    """`epoch`, `layer`, `size`, `mean_square` (of its weights and biases) of each prunable layer (figure 5b)."""
+    squares = {name: p.detach().double().square() for name, p in prunable(model, also=["biases"]).items()}
+    rows = layer_rows(squares)
+    return [{"epoch": epoch, "layer": r["layer"], "size": r["size"], "mean_square": r["mean"]} for r in rows]
 
 
 def train_watched(
@@ -218,7 +213,7 @@ def cut_rows(
         for step in densities(density, rounds, schedule):
             scores = score(model, batches, masks=masks)
             kept = keep_top(scores, step, within=masks)
-            flow = scores[last].sum().item()
+            flow = scores[f"{last}.weight"].sum().item()
             # after a collapse there is nothing left to cut
             ratios.append(_cut(scores, masks, kept) / flow if flow else 0.0)
             masks = kept

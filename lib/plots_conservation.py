@@ -56,15 +56,15 @@ def units(frame: pd.DataFrame) -> Figure:
 def layers(frame: pd.DataFrame) -> Figure:
     """Mean score of every layer against the inverse of its size, a panel a score; dashed: proportional.
 
-    `frame` has `score`, `weights`, `mean`. The dashed line has slope 1 on both logarithmic axes, through the middle.
+    `frame` has `score`, `size`, `mean`. The dashed line has slope 1 on both logarithmic axes, through the middle.
     """
     figure, axes = _panels(findings.scores(frame), height=1.9)
     for ax, score in axes:
         part = frame[frame["score"] == score]
-        ax.scatter(1 / part["weights"], part["mean"], s=18, lw=0.8, **look(score))
-        _proportional(ax, part["weights"], part["mean"])
-        ax.set_title(f"{findings.label(score)} ({findings.shown(findings.fit(part['weights'], part['mean']))})")
-    figure.supxlabel("1 / number of the layer's weights", fontsize=8.5)
+        ax.scatter(1 / part["size"], part["mean"], s=18, lw=0.8, **look(score))
+        _proportional(ax, part["size"], part["mean"])
+        ax.set_title(f"{findings.label(score)} ({findings.shown(findings.fit(part['size'], part['mean']))})")
+    figure.supxlabel("1 / size of the layer (weights and biases)", fontsize=8.5)
     figure.supylabel("mean score of a weight", fontsize=8.5)
     return figure
 
@@ -72,7 +72,7 @@ def layers(frame: pd.DataFrame) -> Figure:
 def magnitudes(frame: pd.DataFrame) -> Figure:
     """Mean squared weight of every layer against the inverse of its size while training, and how straight that is.
 
-    `frame` has `epoch`, `layer`, `weights`, `mean_square`. Left, a colour an epoch, the last one's proportional line
+    `frame` has `epoch`, `layer`, `size`, `mean_square`. Left, a colour an epoch, the last one's proportional line
     dashed; right, R² and slope of the line of best fit on logarithmic axes by epoch, 1 where proportional.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.5), layout="constrained", width_ratios=(1.25, 1))
@@ -81,9 +81,9 @@ def magnitudes(frame: pd.DataFrame) -> Figure:
     for epoch, colour in zip(epochs, colours, strict=True):
         part, ends = frame[frame["epoch"] == epoch], epoch in (epochs[0], epochs[-1])
         name = f"epoch {epoch}" if ends else None
-        left.scatter(1 / part["weights"], part["mean_square"], s=22 if ends else 8, color=colour, label=name, zorder=2)
-    _proportional(left, part["weights"], part["mean_square"])
-    left.set(xlabel="1 / number of the layer's weights", ylabel="mean of w²")
+        left.scatter(1 / part["size"], part["mean_square"], s=22 if ends else 8, color=colour, label=name, zorder=2)
+    _proportional(left, part["size"], part["mean_square"])
+    left.set(xlabel="1 / size of the layer (weights and biases)", ylabel="mean of w²")
     left.legend()
     fits = findings.fits(frame)
     for column, name, marker, colour in (("r2", "R²", "o", KEPT), ("slope", "slope", "s", REMOVED)):
@@ -152,12 +152,12 @@ def _decades(values: np.ndarray) -> tuple[float, float]:
     return min(low, high / 30), high
 
 
-def _proportional(ax, weights: pd.Series, means: pd.Series) -> None:
+def _proportional(ax, sizes: pd.Series, means: pd.Series) -> None:
     """Logarithmic axes, and the line of slope 1 through the geometric mean of the points."""
-    ax.set(xscale="log", yscale="log")
     positive = means > 0
     if positive.any():
-        x = 1 / weights[positive]
+        ax.set(xscale="log", yscale="log")
+        x = 1 / sizes[positive]
         height = np.exp(np.mean(np.log(means[positive] / x)))
         ends = np.array(_around(x.to_numpy()))
         ax.plot(ends, height * ends, **REFERENCE)

@@ -72,28 +72,26 @@ def units(frame: pd.DataFrame) -> list[str]:
     said = []
     if len(kept):
         said.append(
-            f"{_and(kept.index)} {'are' if len(kept) > 1 else 'is'} conserved: incoming and outgoing score of all "
+            f"{_and(kept.index)} {_are(kept)} conserved: incoming and outgoing score of all "
             f"{kept['units'].iloc[0]:,} hidden units are equal up to rounding (largest relative difference "
             f"{kept['largest_difference'].max():.0e})."
         )
     if len(others):
         worst = ", ".join(f"{row['median_difference']:.0%} for {name}" for name, row in others.iterrows())
-        said.append(
-            f"{_and(others.index)} {'are' if len(others) > 1 else 'is'} not: the two differ by a median of {worst}."
-        )
+        said.append(f"{_and(others.index)} {_are(others)} not: the two differ by a median of {worst}.")
     return said
 
 
 # Layers
 
 
-def fit(weights: pd.Series, means: pd.Series) -> dict:
-    """Slope and R² of the line of best fit of log(mean) on log(1 / weights); NaN where fewer than two sizes differ.
+def fit(sizes: pd.Series, means: pd.Series) -> dict:
+    """Slope and R² of the line of best fit of log(mean) on log(1 / size); NaN where fewer than two sizes differ.
 
     Both are 1 where the mean is proportional to the inverse size, that is, where every layer has the same total.
     """
     positive = (means > 0).to_numpy()
-    x, y = -np.log(weights.to_numpy(dtype=float)[positive]), np.log(means.to_numpy(dtype=float)[positive])
+    x, y = -np.log(sizes.to_numpy(dtype=float)[positive]), np.log(means.to_numpy(dtype=float)[positive])
     if len(set(x)) < 2:
         return {"slope": np.nan, "r2": np.nan}
     x, y = x - x.mean(), y - y.mean()
@@ -114,7 +112,7 @@ def layer_table(frame: pd.DataFrame) -> pd.DataFrame:
         part = frame[frame["score"] == score]
         totals = part["total"].abs()
         ratio = totals.max() / totals.min() if totals.min() > 0 else np.inf
-        rows[label(score)] = fit(part["weights"], part["mean"]) | {"largest_over_smallest_total": ratio}
+        rows[label(score)] = fit(part["size"], part["mean"]) | {"largest_over_smallest_total": ratio}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("score").rename(columns={"r2": "R²"})
 
 
@@ -123,7 +121,7 @@ def totals(frame: pd.DataFrame) -> pd.DataFrame:
     order = list(dict.fromkeys(frame["layer"]))
     table = frame.pivot(index="layer", columns="score", values="total").loc[order, scores(frame)]
     table = (table / table.iloc[-1]).rename(columns=label).rename_axis(columns=None)
-    table.insert(0, "weights", frame.drop_duplicates("layer").set_index("layer")["weights"].loc[order])
+    table.insert(0, "size", frame.drop_duplicates("layer").set_index("layer")["size"].loc[order])
     return table
 
 
@@ -155,10 +153,11 @@ def _shared(bent: pd.DataFrame, units: pd.DataFrame) -> list[str]:
     found = bent[[bool(known.get(name, False)) for name in bent.index]]
     if found.empty:
         return []
-    each = [f"{row['largest_over_smallest_total']:.3g} times with {name}" for name, row in found.iterrows()]
+    each = [f"{row['largest_over_smallest_total']:.3g} times the smallest with {n}" for n, row in found.iterrows()]
     return [
-        "Units between two layers conserve these scores all the same; that the layers' totals differ (the largest is "
-        f"the smallest {_and(each)}) shows paths beside the layers, such as shortcuts, that share the flow."
+        f"{_and(found.index)} {_are(found)} conserved in every unit between two layers all the same; that the layers' "
+        f"totals differ (the largest is {_and(each)}) shows paths beside the layers, such as shortcuts, that share the "
+        "flow."
     ]
 
 
@@ -168,7 +167,7 @@ def _shared(bent: pd.DataFrame, units: pd.DataFrame) -> list[str]:
 def fits(frame: pd.DataFrame) -> pd.DataFrame:
     """`epoch`, `slope`, `r2` of the mean squared weight against the inverse size of the layers."""
     parts = frame.groupby("epoch")
-    return pd.DataFrame([{"epoch": epoch} | fit(part["weights"], part["mean_square"]) for epoch, part in parts])
+    return pd.DataFrame([{"epoch": epoch} | fit(part["size"], part["mean_square"]) for epoch, part in parts])
 
 
 def magnitudes(frame: pd.DataFrame) -> list[str]:
@@ -205,19 +204,20 @@ def cuts(frame: pd.DataFrame, word: str = "compression") -> list[str]:
     if frame.empty:
         return []
     said = [_enough(part, schedule, word) for schedule, part in frame.groupby("schedule", sort=False)]
-    below, emptied = frame["cut_ratio"] < 1, frame["emptied"] > 0
-    outcome = (
-        f"Of the {below.sum()} settings that never cut as much as the flow, {(below & emptied).sum()} emptied a layer; "
-        f"of the other {(~below).sum()}, {(~below & emptied).sum()} did."
-    )
-    return [*said, outcome]
+    below, emptied = ~_full(frame), frame["emptied"] > 0
+    parts = [
+        (f"whose cuts all stayed below the flow, {(below & emptied).sum()}", below.sum()),
+        (f"with a cut as large as the flow or larger, {(~below & emptied).sum()}", (~below).sum()),
+    ]
+    outcome = "; ".join(f"of {n} settings {text} emptied a layer" for text, n in parts if n)
+    return [*said, f"{outcome[0].upper()}{outcome[1:]}."]
 
 
 def _enough(part: pd.DataFrame, schedule: str, word: str) -> str:
     enough, never = [], []
     for density, rows in sorted(part.groupby("density"), reverse=True):
         at = shares.say(_compression(density), word)
-        beyond = rows.loc[rows["cut_ratio"] >= 1, "rounds"].max()
+        beyond = rows.loc[_full(rows), "rounds"].max()
         later = rows["rounds"] if np.isnan(beyond) else rows.loc[rows["rounds"] > beyond, "rounds"]
         if later.empty:
             never.append(at)
@@ -225,14 +225,22 @@ def _enough(part: pd.DataFrame, schedule: str, word: str) -> str:
             enough.append(f"from {later.min()} round{'s' if later.min() > 1 else ''} on at {at}")
     most = part["rounds"].max()
     tried = f"up to {most} rounds" if most > 1 else "one round"
-    said = f"every round removes less than the flow {_and(enough)}" if enough else ""
-    if never:
-        said += f"{'; ' if enough else ''}with {tried} some round removes as much or more at {_and(never)}"
-    return f"With the {schedule} schedule {said}."
+    said = [f"every round removes less than the flow {_and(enough)}"] if enough else []
+    said += [f"with {tried} some round removes as much or more at {_and(never)}"] if never else []
+    return f"In the {schedule} schedule {'; '.join(said)}."
+
+
+def _full(rows: pd.DataFrame) -> pd.Series:
+    """Whether a cut was as large as the flow; one that removes all of it is 1 up to rounding."""
+    return rows["cut_ratio"] >= 1 - ROUNDING
 
 
 def _compression(density: float) -> float:
     return float(np.round(-np.log10(density), 3)) + 0.0
+
+
+def _are(many) -> str:
+    return "are" if len(many) > 1 else "is"
 
 
 def _and(names) -> str:
