@@ -73,33 +73,40 @@ def _keep_ranked(scores: Scores, density: float | None, keep: int | None, within
     left = n if allowed is None else _total(allowed)
     if not 1 <= count <= left:
         raise ValueError(f"{count} weights are to be kept: 1 to {left} (those not yet removed) is allowed")
-    threshold = _threshold(values, allowed, count, left)
-    flat = _where(allowed, [value >= threshold for value in values])
+    found = _select(values, allowed, count, *_brackets(values, allowed, count / left)) if left > SMALL else None
+    flat, threshold, surplus = found or _select(values, allowed, count, *torch.tensor([-torch.inf, torch.inf]))
     kept = [_as_score(part, score) for part, score in zip(flat, scores.values(), strict=True)]
-    _drop_last_ties(kept, list(scores.values()), threshold, _total(flat) - count)
+    _drop_last_ties(kept, list(scores.values()), threshold, surplus)
     return dict(zip(scores, kept, strict=True))
 
 
-def _threshold(values: list[Tensor], allowed: list[Tensor] | None, count: int, left: int) -> Tensor:
-    """The lowest of the `count` highest values among the `left` allowed ones.
+def _select(
+    values: list[Tensor], allowed: list[Tensor] | None, count: int, low: Tensor, high: Tensor
+) -> tuple[list[Tensor], Tensor, int] | None:
+    """The `count` highest of the allowed values, and all that tie with the lowest of them: masks, that one, surplus.
 
-    A sample brackets it (Floyd and Rivest 1975, "Expected time bounds for selection"), so that only the few
-    percent of the values between the brackets are gathered; should the sample mislead, all are.
+    Only the values from `low` to `high` are gathered and compared with each other. None if the lowest is not there.
     """
-    if left > SMALL:
-        low, high = _brackets(values, allowed, count / left)
-        above = _where(allowed, [value > high for value in values])
-        reached = _where(allowed, [value >= low for value in values])
-        between = _gathered(values, [a ^ b for a, b in zip(reached, above, strict=True)])
-        rank = count - _total(above)
-        if 1 <= rank <= len(between):
-            return between.kthvalue(len(between) - rank + 1).values
-    candidates = torch.cat(values) if allowed is None else _gathered(values, allowed)
-    return candidates.kthvalue(left - count + 1).values
+    kept = _where(allowed, [value > high for value in values])
+    reached = _where(allowed, [value >= low for value in values])
+    places = [(r ^ k).nonzero().flatten() for r, k in zip(reached, kept, strict=True)]
+    # a third of the time of values[mask]
+    between = torch.cat([value.index_select(0, place) for value, place in zip(values, places, strict=True)])
+    rank = count - _total(kept)
+    if not 1 <= rank <= len(between):
+        return None
+    threshold = between.kthvalue(len(between) - rank + 1).values
+    chosen = between >= threshold
+    for mask, place, part in zip(kept, places, chosen.split([len(place) for place in places]), strict=True):
+        mask[place[part]] = True
+    return kept, threshold, int(chosen.count_nonzero()) - rank
 
 
 def _brackets(values: list[Tensor], allowed: list[Tensor] | None, share: float) -> tuple[Tensor, Tensor]:
-    """Two values between which the one lies that `share` of the allowed values reach, six deviations wide each way."""
+    """Two values with the one that `share` of the allowed values reach between them, by a sample of every 127th.
+
+    Six standard deviations lie on each side of it (Floyd and Rivest 1975, "Expected time bounds for selection").
+    """
     sample = [value[::STRIDE] for value in values]
     if allowed is not None:
         sample = [value[mask[::STRIDE]] for value, mask in zip(sample, allowed, strict=True)]
@@ -138,13 +145,6 @@ def _dimensions(tensor: Tensor) -> list[int]:
 
 def _where(allowed: list[Tensor] | None, parts: list[Tensor]) -> list[Tensor]:
     return parts if allowed is None else [part.logical_and_(mask) for part, mask in zip(parts, allowed, strict=True)]
-
-
-def _gathered(values: list[Tensor], parts: list[Tensor]) -> Tensor:
-    # a third of the time of values[parts]
-    return torch.cat(
-        [value.index_select(0, part.nonzero().flatten()) for value, part in zip(values, parts, strict=True)]
-    )
 
 
 def _total(parts: list[Tensor]) -> int:

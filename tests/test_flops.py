@@ -46,3 +46,12 @@ def test_counting_leaves_the_model_alone():
     flops.macs(model, (3, 32, 32))
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert all(module.training and not module._forward_hooks for module in model.modules())
+
+
+def test_layers_without_a_mask_count_as_dense():
+    model, shape = models.build("resnet8"), (3, 32, 32)
+    dense = flops.macs(model, shape)["macs_dense"]
+    nothing = {name: ~mask for name, mask in masks.full(model, also=masks.ALSO, spare=masks.SPARE).items()}
+    shortcuts, classifier = 16 * 32 * 16 * 16 + 32 * 64 * 8 * 8, 64 * 10
+    assert flops.macs(model, shape, nothing) == {"macs_dense": dense, "macs_kept": shortcuts + classifier}
+    assert flops.macs(model, shape, {}) == {"macs_dense": dense, "macs_kept": dense}

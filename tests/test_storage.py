@@ -48,6 +48,19 @@ def test_a_run_comes_back_as_a_pruned_network(tmp_path):
     assert all(torch.equal(found[name], kept[name]) for name in kept)
 
 
+def test_masks_of_biases_and_norms_come_back_without_those_of_spared_layers(tmp_path):
+    model = models.build("vgg11-bn")
+    kept = pruners.prune(model, "rand", 0.3, [], also=masks.ALSO, spare=masks.SPARE)
+    masks.apply_masks_(model, kept)
+    storage.save_weights(tmp_path / "weights.safetensors", model)
+    storage.save_masks(tmp_path / "masks.safetensors", kept)
+    loaded, found = storage.load_pruned(tmp_path, models.build("vgg11-bn", seed=9))
+    assert list(found) == list(kept)
+    assert all(torch.equal(found[name], kept[name]) for name in kept)
+    masks.apply_masks_(loaded, found)
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
+
+
 def test_nothing_but_the_file_is_left_behind(tmp_path):
     storage.save_weights(tmp_path / "weights.safetensors", models.build("resnet8"))
     storage.save_weights(tmp_path / "weights.safetensors", models.build("resnet8", seed=1))
