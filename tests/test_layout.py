@@ -17,12 +17,13 @@ ROOT = paths.ROOT
 NEUTRAL = {"catalog", "files", "rates"}
 RECORD = {
     "paths", "runs", "shares", "progress", "command", "parameters", "machine", "tables", "plots", "plots_conservation",
-    "plots_levels", "plots_trace", "plots_collapse", "panels", "panels_trace", "summary", "findings", "traces", "report", "study",
+    "plots_levels", "plots_trace", "plots_collapse", "panels", "panels_trace", "summary", "findings", "traces",
+    "report", "study",
 }  # fmt: skip
 COMPUTE = {
-    "ablations", "checkpoint", "compact", "compiling", "conservation", "data", "device", "explore", "flops", "inference",
-    "layer_tables", "masks", "memory", "models", "multishot", "noise", "optimizers", "precision", "pruners", "ranking",
-    "reference_checkpoint", "storage", "timing", "tracing", "train",
+    "ablations", "checkpoint", "compact", "compiling", "conservation", "data", "device", "explore", "flops",
+    "inference", "layer_tables", "masks", "memory", "models", "multishot", "noise", "optimizers", "precision",
+    "pruners", "ranking", "reference_checkpoint", "storage", "timing", "tracing", "train",
 }  # fmt: skip
 BOTH = {"bench"}  # like a notebook, it calls one half and writes with the other
 HEAVY = {"torch", "torchvision"}
