@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from test_checkpoint import Killed, kill_after, often, untimed  # noqa: F401
+from test_checkpoint import Killed, execute, kill_after, often, untimed  # noqa: F401
 from test_train import network, same, tiny
 
-from lib import catalog, masks, multishot, pruners, train
+from lib import catalog, masks, multishot, pruners, runs, train
 from lib.data import normalise
 
 EPOCHS, LEVELS = 2, 3
@@ -250,6 +250,25 @@ def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(network("fc"), tiny(), levels=1, epochs=1)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("often")
+def test_the_notebook_goes_on_after_a_kill(tmp_path, monkeypatch):
+    """As a study does it: each attempt in a folder of its own, the state of the levels beside them."""
+    study = tmp_path / "study"
+    settings = {"levels": 2, "epochs": 2, "train_images": 100, "batch": 50, "density": 0.1}
+    whole = execute("multishot", run_dir=str(tmp_path / "other" / "mag-seed1"), **settings)
+    for number, steps in enumerate((8, 13)):  # of six an epoch, four of them of the test: at level 0, and at level 1
+        attempt = str(study / runs.ATTEMPTS / f"mag-seed1.{number}")
+        with monkeypatch.context() as patch:
+            kill_after(patch, steps)
+            with pytest.raises(Killed):
+                execute("multishot", run_dir=attempt, **settings)
+    assert (study / runs.CHECKPOINTS / "mag-seed1" / "levels-0.json").is_file()
+    resumed = execute("multishot", run_dir=str(study / runs.ATTEMPTS / "mag-seed1.2"), **settings)
+    assert same(resumed["network"], whole["network"])
+    assert untimed(resumed["found"]["history"]) == untimed(whole["found"]["history"])
+    assert not (study / runs.CHECKPOINTS / "mag-seed1").exists()
 
 
 # Misuse
