@@ -47,6 +47,9 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     compared: Annotated[list[_known("pruner")], Field(min_length=1)] = ["rand"]
     schedule: Literal["exponential", "linear"] = "exponential"
     scope: Literal["global", "layer"] = "global"
+    also: list[Literal["biases", "norms"]] = []
+    spare: list[Literal["shortcuts", "last"]] = []
+    ablation: Literal[catalog.ABLATIONS] = "none"
     precision: Literal["float32", "amp"] = "float32"
     epochs: PositiveInt = 1
     pre_epochs: NonNegativeInt = 0
@@ -71,6 +74,8 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
         given = self.model_fields_set
         if self.pruner == "dense" and "density" in given and self.density != 1:
             raise ValueError(f"pruner dense keeps every weight, so density must be 1, not {self.density}")
+        if self.pruner == "dense" and self.ablation != "none":
+            raise ValueError(f"pruner dense has no mask to destroy, so ablation must be none, not {self.ablation}")
         return self
 
     @model_validator(mode="after")

@@ -394,3 +394,11 @@ def test_timing_conditions():
     row = pd.Series({"neighbours": 2, "cpu_busy_pct": 12.4, "threads": 1, "device": "cpu"})
     both(settings.timing_conditions(row), "2 other run", "12 %", "1 thread on cpu")
     both(settings.timing_conditions(pd.Series({**row, "neighbours": 0, "threads": 4})), "no other run", "4 threads")
+
+
+def test_the_first_block_is_the_first_part_with_several_layers():
+    resnet = ["conv", "blocks.0.conv1", "blocks.0.conv2", "blocks.1.conv1", "blocks.1.conv2", "fc"]
+    assert where.first_block(resnet) == ["blocks.0.conv1", "blocks.0.conv2"]
+    bottleneck = ["conv1.0", "conv2_x.0.a.0", "conv2_x.0.a.3", "conv2_x.1.a.0", "conv2_x.1.a.3"]
+    assert where.first_block(bottleneck) == ["conv2_x.0.a.0", "conv2_x.0.a.3"]
+    assert where.first_block(["layers.0.conv", "layers.1.conv", "fc"]) == ["layers.0.conv"]

@@ -1,5 +1,8 @@
 """Where a method keeps its weights, and which weights those are."""
 
+import re
+from collections.abc import Iterable
+
 import pandas as pd
 
 
@@ -9,6 +12,15 @@ def parts(layers: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     total = pd.DataFrame([{"layer": "together", "weights": chosen["weights"].sum(), "kept": chosen["kept"].sum()}])
     table = pd.concat([chosen, total], ignore_index=True)
     return table.assign(density_pct=100 * table["kept"] / table["weights"])
+
+
+def first_block(names: Iterable[str]) -> list[str]:
+    """The layers of the first numbered part that holds several, such as `blocks.0`; the first layer where none does."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        numbered = re.match(r".*?\.\d+(?=\.|$)", name)
+        groups.setdefault(numbered.group() if numbered else name, []).append(name)
+    return next((group for group in groups.values() if len(group) > 1), next(iter(groups.values())))
 
 
 def statistics(layers: pd.DataFrame) -> pd.DataFrame:
