@@ -15,7 +15,7 @@ from PIL import Image
 
 from lib import catalog, models, paths
 from lib import data as datasets
-from lib.data import decoding, folders, sampling
+from lib.data import cached, decoding, folders, room, sampling
 from lib.data.__main__ import main
 from lib.train import train
 
@@ -25,7 +25,7 @@ TINY = {"train": {"n01": 3, "n02": 3}, "val": {"n01": 2, "n02": 2}}
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("WORKBENCH_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(decoding, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(cached, "CACHE", tmp_path / "cache")
     (tmp_path / "data").mkdir()
     return tmp_path / "data"
 
@@ -78,7 +78,7 @@ def test_imagenet_is_resized_and_cropped_as_torchvision_does(root):
     from torchvision import datasets as reference
     from torchvision import transforms
 
-    sizes = ((300, 280), (257, 401), (500, 333), (90, 120), (256, 256), (301, 300))
+    sizes = ((300, 280), (257, 401), (500, 333), (90, 120), (301, 300), (49, 98))
     write(root / "imagenet", {"train": {"n02": 4, "n01": 3}, "val": {"n01": 3, "n02": 3}}, sizes, suffix=".JPEG")
     data = datasets.load("imagenet")
     assert data.train_x.shape == (7, 3, 256, 256)
@@ -122,10 +122,11 @@ def test_a_folder_of_images_of_one_size_is_taken_as_it_is(root):
     write(root / "flowers", {"train": {"rose": 3, "aster": 4}, "test": {"aster": 2}, "val": {"rose": 2}})
     (root / "flowers/train/rose/notes.txt").write_text("roses")
     (root / "flowers/train/.hidden").mkdir()
+    (root / "flowers/train/rose/._rose_0.png").write_bytes(b"what a Mac leaves behind")
     data = datasets.load("folder-flowers")
     assert (data.name, data.shape, data.classes, data.augment) == ("folder-flowers", (3, 30, 40), 2, True)
     assert data.train_y.tolist() == [0] * 4 + [1] * 3, "classes by name"
-    found = sorted(root.glob("flowers/train/aster/*")) + sorted(root.glob("flowers/train/rose/*.png"))
+    found = sorted(root.glob("flowers/train/aster/*")) + sorted(root.glob("flowers/train/rose/rose_*"))
     assert np.array_equal(data.train_x.permute(0, 2, 3, 1), np.stack([np.asarray(Image.open(path)) for path in found]))
     assert data.test_y.tolist() == [0, 0], "test comes before val"
     said = "(flowers/train and flowers/test), 30 x 40 pixels. 1 files that are no images were left out."
@@ -332,7 +333,7 @@ def test_only_the_images_of_a_subset_are_decoded(root, monkeypatch):
 
 
 def test_test_images_beyond_a_limit_are_left_out_of_subsets_and_that_is_said(root, monkeypatch):
-    for module in (sampling, decoding):
+    for module in (sampling, room):
         monkeypatch.setattr(module, "TEST_IMAGES", 5)
     write(root / "many", {"train": {"a": 4, "b": 4}, "val": {"a": 5, "b": 6}})
     assert datasets.load("folder-many").info["test_images"] == 11
@@ -345,7 +346,7 @@ def test_test_images_beyond_a_limit_are_left_out_of_subsets_and_that_is_said(roo
 def test_what_does_not_fit_into_memory_is_refused_with_the_number_that_does(root, monkeypatch):
     write(root / "many", {"train": {"a": 20, "b": 20}, "val": {"a": 5, "b": 5}})
     one = 3 * 30 * 40
-    monkeypatch.setattr(decoding.psutil, "virtual_memory", lambda: SimpleNamespace(available=one * 33 / 0.75))
+    monkeypatch.setattr(room.psutil, "virtual_memory", lambda: SimpleNamespace(available=one * 33 / 0.75))
     seen = counted(monkeypatch)
     said = (
         r"40 training and 10 test images need 0.0 GiB, and 75% of the free 0.0 GiB are allowed: train_images of 2 to 23"
@@ -357,7 +358,7 @@ def test_what_does_not_fit_into_memory_is_refused_with_the_number_that_does(root
         datasets.load("folder-many", train_images=24)
     assert seen == []
     assert len(datasets.load("folder-many", train_images=23).train_x) == 23
-    monkeypatch.setattr(decoding.psutil, "virtual_memory", lambda: SimpleNamespace(available=one * 10))
+    monkeypatch.setattr(room.psutil, "virtual_memory", lambda: SimpleNamespace(available=one * 10))
     with pytest.raises(ValueError, match="no subset would fit"):
         datasets.load("folder-many")
 
@@ -392,10 +393,10 @@ def test_the_fingerprint_follows_names_classes_and_sizes_and_not_the_place(root,
 def test_decoded_images_are_kept_when_decoding_took_long(root, monkeypatch):
     place = flowers(root)
     datasets.load("folder-flowers")
-    assert not decoding.CACHE.exists(), "it did not take long"
+    assert not cached.CACHE.exists(), "it did not take long"
     monkeypatch.setattr(decoding, "SLOW_S", -1)
     first = datasets.load("folder-flowers")
-    (kept,) = decoding.CACHE.iterdir()
+    (kept,) = cached.CACHE.iterdir()
     seen = counted(monkeypatch)
 
     def again(decoded: int):
@@ -416,20 +417,20 @@ def test_decoded_images_are_kept_when_decoding_took_long(root, monkeypatch):
     os.utime(place / "train/rose/rose_0.png", (1, 1))  # perhaps another image of the same size
     again(6)
     assert len(datasets.load("folder-flowers", train_images=2).train_x) == 2
-    assert len(list(decoding.CACHE.iterdir())) == 3, "each choice of files has its own, and nothing else is left"
+    assert len(list(cached.CACHE.iterdir())) == 3, "each choice of files has its own, and nothing else is left"
 
 
 def test_images_that_cannot_be_kept_are_used_all_the_same(root, monkeypatch):
     flowers(root)
     monkeypatch.setattr(decoding, "SLOW_S", -1)
-    monkeypatch.setattr(decoding.psutil, "disk_usage", lambda path: SimpleNamespace(free=30_000))
+    monkeypatch.setattr(cached.psutil, "disk_usage", lambda path: SimpleNamespace(free=30_000))
     with pytest.warns(
         RuntimeWarning, match=r"are not kept in .*cache, .*: they are 0.0 GiB and the disk has 0.0 GiB left"
     ):
         assert len(datasets.load("folder-flowers").train_x) == 4
-    assert list(decoding.CACHE.iterdir()) == []
-    decoding.CACHE.rmdir()
-    decoding.CACHE.write_text("a file where the folder should be")
+    assert list(cached.CACHE.iterdir()) == []
+    cached.CACHE.rmdir()
+    cached.CACHE.write_text("a file where the folder should be")
     with pytest.warns(RuntimeWarning, match="are not kept in"):
         datasets.load("folder-flowers")
 

@@ -20,9 +20,9 @@ def load(name: str, *, train_images: int = 0, seed: int = 0, device="cpu") -> Da
     data = catalog.load("data", name)()
     encoded = isinstance(data, Files)
     if encoded:
-        from lib.data import decoding  # here, since Pillow takes 0.2 s to import
+        from lib.data import decoding, room  # here, since Pillow takes 0.2 s to import
 
-        decoding.check_memory(data, train_images, device)
+        room.check_memory(data, train_images, device)
     if train_images:
         data = subset(data, train_images, seed)
     if encoded:
