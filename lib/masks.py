@@ -74,6 +74,13 @@ def density_of(masks: Masks) -> float:
     return sum(int(mask.count_nonzero()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
 
 
+def check_kept(masks: Masks, density: float, tolerance: float = 0.01) -> None:
+    """ValueError if masks made elsewhere keep another share than `density`, by more than `tolerance` of it."""
+    found = density_of(masks)
+    if abs(found - density) > tolerance * density:
+        raise ValueError(f"density is {density:g} and the masks keep {found:.4g}: the same share is needed")
+
+
 def multipliers(model: nn.Module, masks: Masks) -> tuple[list[nn.Parameter], list[Tensor]]:
     """The masked weights and, of the same type, device and memory layout, their masks as 0 and 1.
 
@@ -142,8 +149,8 @@ def _neutral(name: str, tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def evaluating(model: nn.Module, training: bool = False):
-    """Evaluation mode inside the `with`, or training mode; the mode of every single module is restored after it."""
+def in_mode(model: nn.Module, training: bool):
+    """Training or evaluation mode inside the `with`; the mode of every single module is restored after it."""
     modes = [(module, module.training) for module in model.modules()]
     model.train(training)
     try:
@@ -151,3 +158,8 @@ def evaluating(model: nn.Module, training: bool = False):
     finally:
         for module, before in modes:
             module.training = before
+
+
+def evaluating(model: nn.Module):
+    """Evaluation mode inside the `with`; the mode of every single module is restored after it."""
+    return in_mode(model, training=False)

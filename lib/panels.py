@@ -83,6 +83,16 @@ def layers(view: Callable[[str, float], tuple[list, list]], pruners: list[str], 
     )
 
 
+def layer(layers: list[dict], histograms: list[dict], pruner: str) -> widgets.Widget:
+    """Density of every layer of one pruned network, and the histogram of the layer that is chosen."""
+    rows, bars = pd.DataFrame(layers), pd.DataFrame(histograms)
+
+    def draw(layer) -> Figure:
+        return plots.layer_view(rows, bars[bars["layer"] == layer], pruner)
+
+    return panel(draw, layer=widgets.Dropdown(options=list(rows["layer"]), description="layer"))
+
+
 def choose(frame: pd.DataFrame, column: str, draw: Callable[[pd.DataFrame], Figure]) -> widgets.Widget:
     """`draw` of the rows of `frame` whose `column` is chosen."""
 

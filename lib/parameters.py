@@ -20,6 +20,7 @@ from pydantic import (
 from lib import catalog, paths, rates
 
 Density = Annotated[float, Field(gt=0, le=1)]
+TRACE = "a trace of torch.profiler, .json or .json.gz"
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -27,9 +28,9 @@ def _known(kind: str):
     return Annotated[str, AfterValidator(partial(catalog.check, kind))]
 
 
-def _existing(path: str) -> str:
+def _existing(what: str, path: str) -> str:
     if path and not (paths.ROOT / path).is_file():
-        raise ValueError(f"no file {path!r}: allowed is a trace of torch.profiler, .json or .json.gz, or nothing")
+        raise ValueError(f"no file {path!r}: allowed is {what}, or nothing")
     return path
 
 
@@ -65,7 +66,8 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     seed: NonNegativeInt = 0
     repeats: PositiveInt = 5
     warmup: NonNegativeInt = 1
-    trace_file: Annotated[str, AfterValidator(_existing)] = ""
+    checkpoint: Annotated[str, AfterValidator(partial(_existing, "a model.pt of the original program"))] = ""
+    trace_file: Annotated[str, AfterValidator(partial(_existing, TRACE))] = ""
     train_images: NonNegativeInt = 0
     test_images: NonNegativeInt = 0
 

@@ -174,3 +174,11 @@ def test_looking_for_a_collapse_leaves_the_model_alone():
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert model.training
     assert not model.bn.training
+
+
+def test_masks_from_elsewhere_must_keep_what_is_said():
+    kept = {"a": torch.tensor([True, False, False, False]), "b": torch.tensor([True, False, False, False])}
+    masks.check_kept(kept, 0.25)
+    masks.check_kept(kept, 0.2501)
+    with pytest.raises(ValueError, match=r"density is 0.3 and the masks keep 0.25"):
+        masks.check_kept(kept, 0.3)

@@ -14,13 +14,18 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from stub_study import PATIENCE_S, Bench, until
 
-from lib import masks, models, paths, runs, storage
+from lib import masks, models, paths, pruners, runs, storage
 
 ACCURACY = "accuracy-fc-{pruner}-c{compression}-seed1"
 SIZE = {"model": "fc", "epochs": 2, "train_images": 100}
 COMPARED = [
     {"notebook": "accuracy", "fixed": SIZE | {"pruner": "dense", "compression": 0}},
-    {"notebook": "accuracy", "fixed": SIZE, "grid": {"pruner": ["snip"], "compression": [0.5, 1]}},
+    {"notebook": "accuracy", "fixed": SIZE, "grid": {"pruner": ["snip"], "compression": [0.5, 1, 3]}},
+    {
+        "notebook": "accuracy",
+        "fixed": SIZE | {"pruner": "snip", "compression": 1},
+        "grid": {"ablation": ["shuffle", "reinitialise", "invert"]},
+    },
     {
         "notebook": "accuracy",
         "fixed": SIZE | {"pruner": "mag", "compression": 1, "source": "accuracy-fc-dense-c0-seed{seed}"},
@@ -34,6 +39,8 @@ CLOSER = [
         "notebook": "multishot",
         "fixed": {"model": "fc", "pruner": "snip", "train_images": 100, "epochs": 2, "levels": 2},
     },
+    {"notebook": "checkpoint", "fixed": {"model": "fc", "checkpoint": "CHECKPOINT", "density": 0.2}},
+    {"notebook": "layers", "fixed": {"model": "fc", "source": "checkpoint-fc-d0.2-seed{seed}"}},
     {"notebook": "trace", "fixed": {"source": "accuracy-fc-snip-c1-seed{seed}", "batch": 16}},
     {"notebook": "trace", "fixed": {"model": "fc", "pruner": "rand", "trace_file": "README.md"}},  # fails
 ]
@@ -49,10 +56,36 @@ def tiny(tmp_path_factory):
         if (root / "ended").exists():
             return Bench(root, paths.NOTEBOOKS)
         made = Bench(root, paths.NOTEBOOKS)
-        made.write("whole", *COMPARED, *CLOSER)
+        original = write_original(root / "model.pt")
+        blocks = json.loads(json.dumps([*COMPARED, *CLOSER]).replace("CHECKPOINT", str(original)))
+        made.write("whole", *blocks)
         ended = made.run("run", "whole", "--report", "--jobs", "2")
         (root / "ended").write_text(json.dumps([ended.returncode, ended.stdout, ended.stderr]))
         return made
+
+
+def write_original(path):
+    """A network as the original program saves one: fc is a sequence there, and every weight has its mask beside it."""
+    network = models.build("fc", (1, 28, 28), 10)
+    kept = pruners.prune(network, "rand", 0.2, [])
+    state = {}
+    for position in range(6):
+        weight, bias = (network.get_parameter(f"layers.{position}.{part}").detach() for part in ("weight", "bias"))
+        theirs = 1 + 2 * position  # between them lie functions, and a flattening before
+        state |= {f"{theirs}.weight": weight, f"{theirs}.weight_mask": kept[f"layers.{position}.weight"].float()}
+        state |= {f"{theirs}.bias": bias, f"{theirs}.bias_mask": torch.ones_like(bias)}
+    torch.save(state, path)
+    return path
+
+
+def test_a_checkpoint_of_the_original_program_becomes_a_run(tiny):
+    run = "checkpoint-fc-d0.2-seed1"
+    kept = storage.load_masks(folder(tiny, run) / "masks.safetensors")
+    wanted = pruners.prune(models.build("fc", (1, 28, 28), 10), "rand", 0.2, [])
+    assert all(torch.equal(kept[name], mask) for name, mask in wanted.items())
+    assert metrics(tiny, run)["weights_kept"] == sum(int(mask.sum()) for mask in wanted.values())
+    layers = pd.read_csv(folder(tiny, "layers-fc-seed1") / "layers.csv")
+    assert layers["kept"].tolist() == [int(mask.sum()) for mask in wanted.values()]
 
 
 def folder(tiny, run: str):
@@ -113,8 +146,10 @@ def test_summary_shows_every_part(tiny):
     outputs = [o for c in book["cells"] for o in c.get("outputs", [])]
     assert not [o for o in outputs if o["output_type"] in ("error", "stream")]
     labels = {o.get("metadata", {}).get("report", {}).get("label") for o in outputs}
-    wanted = {"tbl-settings", "tbl-gaps", "tbl-accuracy", "fig-curves-1", "tbl-top1", "tbl-time", "tbl-macs"}
-    assert wanted | {"fig-compression", "fig-densities", "fig-histograms", "tbl-amp", "fig-amp"} <= labels
+    wanted = {"tbl-settings", "tbl-gaps", "tbl-accuracy", "fig-curves-1", "tbl-top1-1", "tbl-time-permanent-1"}
+    wanted |= {"tbl-macs-1", "tbl-time-masked-forward-1", "fig-compression-1", "fig-densities-1", "tbl-layer-macs-1"}
+    wanted |= {"tbl-critical", "fig-collapse", "fig-kept-1", "tbl-ablations-1", "fig-ablations", "tbl-levels-1"}
+    assert wanted | {"fig-levels-1", "fig-histograms-1-1", "tbl-statistics", "tbl-amp", "fig-amp"} <= labels
     assert any("application/vnd.jupyter.widget-view+json" in o.get("data", {}) for o in book["cells"][-1]["outputs"])
 
 

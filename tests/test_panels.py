@@ -74,6 +74,15 @@ def test_layers_follow_every_control(pictures):
     assert len(set(pictures)) == 4
 
 
+def test_one_layer_of_a_pruned_network(pictures):
+    rows = layers("x", {"a": 10, "b": 50}).to_dict("records")
+    counted = pd.concat([bars("a", [1, 1], [1, 1]), bars("b", [9, 9], [0, 2])]).to_dict("records")
+    panel = panels.layer(rows, counted, "snip")
+    assert control(panel, "layer").options == ("a", "b")
+    control(panel, "layer").value = "b"
+    assert len(set(pictures)) == 2
+
+
 def test_curves_of_the_finished_runs(tmp_path, monkeypatch, pictures):
     monkeypatch.setattr(paths, "RUNS", tmp_path)
     assert isinstance(panels.curves("s"), widgets.HTML)
