@@ -43,7 +43,7 @@ def load_reference_checkpoint(
     found = _recognised(tensors)
     name = model_name or found["name"]
     if name is None:
-        first = next(iter(tensors))
+        first = next(iter(tensors), "nothing")
         raise ValueError(f"{path} fits no model: its first tensor is {first}, {_size(tensors, first)}")
     model = models.build(name, shape or found["shape"] or (3, SIDE, SIDE), classes or found["classes"] or 10)
     ours = _our_names(list(tensors), name)

@@ -355,6 +355,8 @@ def test_a_checkpoint_of_another_network(arguments, said, tmp_path):
 def test_unknown_names_and_no_known_network(tmp_path):
     path = saved(tmp_path / "model.pt", nn.Sequential(OrderedDict(head=nn.Linear(3, 2))))
     assert refused(path) == "PATH fits no model: its first tensor is head.weight, 2x3"
+    torch.save({"blocks.0.shortcut.weight": torch.ones(3, 1, 1)}, tmp_path / "identity.pt")
+    assert refused(tmp_path / "identity.pt") == "PATH fits no model: its first tensor is nothing, missing"
     with pytest.raises(ValueError, match="depth of a CIFAR ResNet is 21"):
         load_reference_checkpoint(path, "resnet21")
     odd = saved(tmp_path / "odd.pt", trained(lottery_vgg(True)), lambda s: s | {"layers.9.extra": torch.ones(2)})
