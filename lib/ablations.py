@@ -11,15 +11,7 @@ from torch import nn
 from lib import models
 from lib.masks import Masks
 
-ABLATIONS = ("none", "shuffle", "reinitialise", "invert")
-OTHER_SEED = 1_000_003  # between a run's seed and that of its second draw of weights, which no other run starts from
-
-
-def check(ablation: str) -> str:
-    """Return `ablation` if it is one of ABLATIONS; ValueError otherwise."""
-    if ablation not in ABLATIONS:
-        raise ValueError(f"unknown ablation {ablation!r}: one of {', '.join(ABLATIONS)}")
-    return ablation
+OTHER_SEED = 1_000_003  # from a run's seed to that of what is drawn here: not the numbers of its weights, nor of Rand
 
 
 def shuffled(masks: Masks, seed: int) -> Masks:
@@ -27,7 +19,7 @@ def shuffled(masks: Masks, seed: int) -> Masks:
 
     Drawn on the CPU, so that one seed gives the same masks on every device.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + OTHER_SEED)
     found = {}
     for name, mask in masks.items():
         order = torch.randperm(mask.numel(), generator=generator).to(mask.device)

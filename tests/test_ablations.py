@@ -57,9 +57,3 @@ def test_redrawn_weights_are_initial_ones_of_no_other_seed():
 def test_a_network_of_another_kind_is_not_redrawn():
     with pytest.raises(ValueError, match=r"weights of fc for \(1, 8, 8\) and 10 classes do not fit"):
         ablations.redraw_(models.build("fc", (1, 4, 4)), "fc", SHAPE, 10, seed=1)
-
-
-def test_unknown_ablations_list_the_known():
-    assert [ablations.check(name) for name in ablations.ABLATIONS] == list(ablations.ABLATIONS)
-    with pytest.raises(ValueError, match="unknown ablation 'reverse': one of none, shuffle, reinitialise, invert"):
-        ablations.check("reverse")

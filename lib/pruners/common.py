@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lib.masks import Masks, evaluating, taking_part
+from lib.masks import Masks, in_mode, taking_part
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -32,7 +32,7 @@ def running(model: nn.Module, training: bool):
     def logits(weights: dict[str, Tensor], x: Tensor) -> Tensor:
         return functional_call(model, buffers | weights, (x,))
 
-    with evaluating(model, training):
+    with in_mode(model, training):
         yield logits
 
 
