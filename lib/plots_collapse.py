@@ -81,28 +81,26 @@ def kept_shares(layers: pd.DataFrame, plan: pd.DataFrame, columns: int = 3) -> F
     return figure
 
 
-def ablations(rows: pd.DataFrame, kinds: list[str]) -> Figure:
-    """Top-1 of every method as it is and under each ablation, a panel a task, a group of bars an ablation.
+def ablations(groups: list[pd.DataFrame], kinds: list[str]) -> Figure:
+    """Top-1 of every method as it is and under each ablation, a panel a group, a cluster of bars an ablation.
 
-    `rows` are accuracy runs with `ablation`; a bar is the mean over seeds, its line reaches from the lowest to the
-    highest.
+    A group are accuracy runs of one task and compression with their `ablation`; a bar is the mean over seeds, its line
+    reaches from the lowest to the highest.
     """
-    names = tables.tasks(rows)
-    figure, axes = plt.subplots(
-        len(names), 1, figsize=(WIDTH, 0.5 + 2.1 * len(names)), layout="constrained", squeeze=False
-    )
-    methods = [m for m in tables.methods(rows) if m != tables.DENSE]
+    height = 0.5 + 2.1 * len(groups)
+    figure, axes = plt.subplots(len(groups), 1, figsize=(WIDTH, height), layout="constrained", squeeze=False)
+    methods = tables.methods(pd.concat(groups))
     width, seen = 0.8 / max(1, len(methods)), {}
-    for ax, task in zip(axes[:, 0], names, strict=True):
+    for ax, rows in zip(axes[:, 0], groups, strict=True):
         for position, method in enumerate(methods):
-            part = rows[(rows["task"] == task) & (rows["method"] == method)]
+            part = rows[rows["method"] == method]
             values = part.groupby("ablation")["top1_pct"].agg(["mean", "min", "max"]).reindex(kinds)
             x = np.arange(len(kinds)) + (position - (len(methods) - 1) / 2) * width
             reach = [values["mean"] - values["min"], values["max"] - values["mean"]]
             colour = style(method)["color"]
             seen[method] = ax.bar(x, values["mean"], width * 0.92, yerr=reach, color=colour, error_kw={"lw": 0.8})
         ax.set_xticks(range(len(kinds)), kinds)
-        ax.set(ylabel="top-1 accuracy (%)", title=task)
+        ax.set(ylabel="top-1 accuracy (%)", title=f"{rows['task'].iloc[0]}, {rows['at'].iloc[0]}")
         ax.grid(axis="x", visible=False)
     figure.legend(seen.values(), seen.keys(), loc="outside upper center", ncols=min(7, len(seen) or 1), fontsize=8)
     return figure

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from lib import masks, models, parameters, paths, pruners
 from lib import train as training_engine
 from lib.bench import __main__ as command
-from lib.bench import baseline, fixed, ours, passes, plans, table, training, turns
+from lib.bench import baseline, fixed, ours, passes, plans, scoring, table, training, turns
 from lib.data import load, normalise
 from lib.study import state
 
@@ -447,3 +447,25 @@ def test_small_networks_through_both_programs(tmp_path, monkeypatch):
     assert any("3 (the baseline)" in note for note in found.notes)
     assert list(load_file(tmp_path / "task" / "logits.safetensors")["logits"].shape) == [300, 10]
     assert table.markdown(found.rows, WHERE, found.notes).count("Digits / FC") >= len(made)
+
+
+def test_pruning_rows_have_their_targets(monkeypatch, tmp_path):
+    """The rows of what the programs say; their own measurements are of a small network here."""
+    monkeypatch.setattr(scoring, "MODEL", "resnet8")
+    monkeypatch.setattr(scoring, "ROUNDS", 2)
+    taken = scoring.times(2, 0)
+    assert taken["weights"] == 77_360
+    assert {name: len(seconds) for name, seconds in taken["seconds"].items()} == {
+        "snip": 2, "synflow": 2, "grasp": 2, "ranking": 2, "histograms": 2, "rounds": 0,
+    }  # fmt: skip
+    answers = {"times": taken, "memory": {"peak_memory_mib": 1024.0}}
+    monkeypatch.setattr(scoring, "_program", lambda folder, what, *rest: answers[what])
+    rows, notes = scoring.measure(tmp_path, command.SHORT)
+    assert len(rows) == 5 + 2
+    assert all(ok for row in rows for _, ok in table.checks(row))
+    slow = next(row for row in rows if "ranking" in row["form"]) | {"seconds": 0.6}
+    assert table.checks(slow) == [("0.5 s", False)]
+    assert table.checks(rows[-1] | {"memory_gib": 7.5}) == [("7.45 GiB", False)]
+    text = table.markdown(rows, WHERE, notes)
+    assert "## Pruning" in text
+    assert "7.45 GiB: hit" in text

@@ -61,21 +61,26 @@ def ablated(pruner: str, as_it_is: float, **kinds: float) -> list[dict]:
 def test_ablations_say_what_a_mask_is_worth():
     done, plan = study(
         *ablated("snip", 80.0, shuffle=80.1, invert=10.0), *ablated("rand", 50.0, shuffle=40.0, invert=60.0),
-        run("dense", 90.0, compression=0),
+        run("dense", 90.0, compression=0), run("snip", 1.0, compression=2),
     )  # fmt: skip
+    ((place, runs),) = ablations.compared(done, plan).items()
+    assert place == (TASK, 1.0)
+    assert len(runs) == 6, "neither the dense network nor another compression"
     assert ablations.kinds(plan) == ["none", "shuffle", "invert"]
-    shuffle, invert = ablations.sentences(done, TASK, 10_000)
+    shuffle, invert = ablations.sentences(runs, 10_000)
     assert "costs Rand (-10.0)" in shuffle
     assert "changes SNIP (+0.1) by no more than 2 standard errors: there which weights of a layer" in shuffle
     assert "costs SNIP (-70.0)" in invert
     assert "gains Rand (+10.0)" in invert
     assert "standard errors" not in invert
-    assert ablations.sentences(study(run("snip"))[0], TASK, 100) == []
+    assert ablations.sentences(study(run("snip"))[0], 100) == []
+    assert ablations.sentences(runs[:0], 100) == []
 
 
 def test_the_ablation_table_marks_gaps():
     done, plan = study(*ablated("snip", 80.0, shuffle=70.0), run("rand", None), run("dense", 90.0, compression=0))
-    table = ablations.table(done, plan, TASK)
+    (planned,) = ablations.compared(plan, plan).values()
+    table = ablations.table(done, planned)
     assert table.columns.tolist() == ["as it is", "shuffle"]
     assert table.loc["SNIP"].tolist() == ["80.00", "70.00"]
     assert table.loc["Rand"].tolist() == [tables.MISSING, ""]

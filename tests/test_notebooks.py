@@ -31,9 +31,10 @@ COMPARED = [
         "fixed": SIZE | {"pruner": "mag", "compression": 1, "source": "accuracy-fc-dense-c0-seed{seed}"},
     },
 ]
+TIMED = [f"accuracy-fc-{name}-seed{{seed}}" for name in ("dense-c0", "snip-c0.5", "snip-c1", "mag-c1")]
 CLOSER = [
     {"notebook": "layers", "fixed": {"source": "accuracy-fc-snip-c1-seed{seed}"}},
-    {"notebook": "timing", "fixed": {"sources": ["accuracy-fc-*"], "test_images": 20, "batch": 10, "repeats": 2}},
+    {"notebook": "timing", "fixed": {"sources": TIMED, "test_images": 20, "batch": 10, "repeats": 2}},
     {"notebook": "amp", "fixed": {"model": "fc", "train_images": 100, "epochs": 2, "compressions": [0, 1]}},
     {
         "notebook": "multishot",

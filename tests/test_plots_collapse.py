@@ -62,7 +62,7 @@ def test_ablation_bars_are_means_in_the_order_of_the_ablations():
     rows, _ = study(
         run("snip", 40.0), run("snip", 60.0, seed=2), run("snip", 30.0, ablation="shuffle", run="x"), run("rand", 20.0)
     )
-    figure = plots_collapse.ablations(rows, ["none", "shuffle"])
+    figure = plots_collapse.ablations([rows], ["none", "shuffle"])
     (ax,) = figure.axes
     assert [text.get_text() for text in ax.get_xticklabels()] == ["none", "shuffle"]
     found = {bars.patches[0].get_facecolor(): [b.get_height() for b in bars.patches] for bars in ax.containers[1::2]}

@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lib import machine, paths
-from lib.bench import fixed, passes, plans, table, training
+from lib.bench import fixed, passes, plans, scoring, table, training
 from lib.bench.turns import Program
 from lib.command import Parser, interruptible
 
 CODES = "Exit code: 0 all measured, 1 something failed, 2 bad option, 130 interrupted."
-SECTIONS = ("training", "inference", "fixed", "epochs", "quick")
+SECTIONS = ("training", "inference", "pruning", "fixed", "epochs", "quick")
+LONG = ("pruning", "quick")  # in the short mode only where --only names them
 STUDIES = ("cos568", "cos568-small", "quick")
 
 # `rounds` of segments of about `segment_s` for training, `repeats` of passes for inference; see measure() of each
@@ -23,14 +24,14 @@ SHORT = {
     "short": True, "training": [("cifar10", "resnet20"), ("mnist", "fc")], "inference": [("cifar10", "resnet20")],
     "rounds": 3, "segment_s": 1.5, "graph": False, "transforms": 256,
     "repeats": 3, "test_images": 768, "train_steps": 12, "fresh": False,
-    "plain_runs": 1, "study_runs": 3,
+    "score_repeats": 1, "rounds_repeats": 0, "plain_runs": 1, "study_runs": 3,
 }  # fmt: skip
 VGG = [("cifar10", "vgg16-bn")]
 FULL = {
     "short": False, "training": [*SHORT["training"], *VGG], "inference": SHORT["inference"],
     "rounds": 7, "segment_s": 10.0, "graph": True, "transforms": 1_000,
     "repeats": 7, "test_images": 10_000, "train_steps": 60, "fresh": True,
-    "plain_runs": 5, "study_runs": 9,
+    "score_repeats": 5, "rounds_repeats": 1, "plain_runs": 5, "study_runs": 9,
 }  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "--short",
         action="store_true",
         help="two minutes: fewer and shorter rounds, no VGG-16, no compiled training step on a CPU, no second process "
-        "of the baseline, and the study quick only where --only names it",
+        "of the baseline, and pruning and the study quick only where --only names them",
     )
     made.add_argument(
         "--only",
@@ -54,8 +55,8 @@ def parser() -> argparse.ArgumentParser:
         choices=SECTIONS,
         metavar="SECTION",
         help="some of: training (an epoch against the baseline), inference (passes over the test images against the "
-        "baseline), fixed (what a run costs besides its compute), epochs (that studies train, counted), quick (wall "
-        "time of that whole study); default: all",
+        "baseline), pruning (what scores, ranking and histograms of VGG-16 cost), fixed (what a run costs besides its "
+        "compute), epochs (that studies train, counted), quick (wall time of that whole study); default: all",
     )
     made.add_argument(
         "--out",
@@ -90,6 +91,8 @@ def run(sections: tuple[str, ...], scratch: Path, size: dict) -> Findings:
     found = Findings()
     if "training" in sections or "inference" in sections:
         _against_baseline(found, sections, scratch, size)
+    if "pruning" in sections:
+        found.add("pruning", lambda: scoring.measure(scratch / "pruning", size))
     if "fixed" in sections:
         found.add("fixed cost of a run", lambda: fixed.measure(scratch / "fixed", size))
     if "quick" in sections:
@@ -162,7 +165,7 @@ def facts(short: bool) -> dict:
 def main(arguments: list[str] | None = None) -> int:
     """Measure, write, print; return the exit code."""
     given = parser().parse_args(arguments)
-    sections = tuple(given.only or [s for s in SECTIONS if not (given.short and s == "quick")])
+    sections = tuple(given.only or [s for s in SECTIONS if not (given.short and s in LONG)])
     interruptible()  # no program is left behind
     try:
         given.out.mkdir(parents=True, exist_ok=True)

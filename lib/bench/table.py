@@ -10,8 +10,9 @@ from lib import files
 
 COLUMNS = [
     "section", "task", "form", "of", "n", "seconds", "low_s", "high_s", "epoch_s", "images_per_s", "flops_per_s",
+    "memory_gib",
     "share_pct", "ratio", "difference_pct", "same_top1_pct", "same", "epochs", "epochs_alone",
-    "target_ratio", "target_share_pct", "target_s", "hit",
+    "target_ratio", "target_share_pct", "target_s", "target_gib", "hit",
 ]  # fmt: skip
 
 # target -> what is held against it, whether more is better, its unit
@@ -19,6 +20,7 @@ TARGETS = {
     "target_ratio": ("ratio", True, "x"),
     "target_share_pct": ("share_pct", True, "%"),
     "target_s": ("seconds", False, "s"),
+    "target_gib": ("memory_gib", False, "GiB"),
 }
 
 
@@ -31,7 +33,7 @@ def checks(row: dict) -> list[tuple[str, bool]]:
             continue
         measured = row.get(value)
         reached = measured is not None and (measured >= row[target] if more else measured <= row[target])
-        found.append((f"{row[target]:g} {unit}", reached and row.get("same") is not False))
+        found.append((f"{row[target]:.3g} {unit}", reached and row.get("same") is not False))
     return found
 
 
@@ -141,6 +143,18 @@ SECTIONS = {
             "logits differ by": _value("difference_pct", unit=" %"),
             "same class": _value("same_top1_pct", unit=" %"),
             "within tolerance": lambda row: {None: "", True: "yes", False: "no"}[row.get("same")],
+            "target": _target,
+        },
+    ),
+    "pruning": (
+        "Pruning",
+        "Median of n (lowest to highest); memory is the largest resident size of a process.",
+        {
+            "network": _plain("task"),
+            "what": _plain("form"),
+            "n": _plain("n"),
+            "seconds": _spread(1.0),
+            "memory (GiB)": _value("memory_gib"),
             "target": _target,
         },
     ),

@@ -17,18 +17,31 @@ def kinds(plan: pd.DataFrame) -> list[str]:
     return [kind for kind in catalog.ABLATIONS if kind in set(plan["ablation"])]
 
 
-def table(done: pd.DataFrame, plan: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Top-1 (%) of one task by method, a column an ablation; gaps marked."""
-    chosen = plan[(plan["task"] == task) & (plan["pruner"] != "dense")]
-    found = tables.grid(done, chosen, "top1_pct", "method", columns="ablation")
-    order = [m for m in tables.methods(chosen) if m in found.index]
-    return found.loc[order, kinds(chosen)].rename(columns={tables.NO_ABLATION: "as it is"})
+def compared(frame: pd.DataFrame, plan: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:
+    """(task, compression) -> the runs of `frame` there, as they are and ablated; where `plan` has an ablation."""
+    tried = plan[plan["ablation"] != tables.NO_ABLATION]
+    places = sorted(set(zip(tried["task"], tried["compression"], strict=True)))
+    return {
+        (task, compression): frame[(frame["task"] == task) & (frame["compression"] == compression)]
+        for task, compression in places
+    }
 
 
-def sentences(done: pd.DataFrame, task: str, images: int | None) -> list[str]:
-    """For each ablation, the methods that it costs clearly, that it does not, and that gain by it."""
-    runs = done[(done["task"] == task) & (done["pruner"] != "dense")] if len(done) else done
+def table(done: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """Top-1 (%) by method of runs that `compared` put together, a column an ablation; gaps marked."""
+    found = tables.grid(done, plan, "top1_pct", "method", columns="ablation")
+    return found.loc[tables.methods(plan), kinds(plan)].rename(columns={tables.NO_ABLATION: "as it is"})
+
+
+def sentences(runs: pd.DataFrame, images: int | None) -> list[str]:
+    """For each ablation, the methods that it costs clearly, that it does not, and that gain by it.
+
+    `runs` are finished ones that `compared` put together.
+    """
     said = []
+    if runs.empty:
+        return said
+    task = runs["task"].iloc[0]
     for kind, meaning in MEANING.items():
         found: dict[str, list[str]] = {"lose": [], "gain": [], "stay": []}
         for method in tables.methods(runs):
