@@ -18,6 +18,7 @@ def grid(done: pd.DataFrame, limits: dict[str, float], columns: int = 2) -> Figu
     network is a dashed horizontal one.
     """
     names = list(limits)
+    columns = min(columns, len(names))
     lines = -(-len(names) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(WIDTH, 0.5 + 2.3 * lines), layout="constrained", squeeze=False)
     seen: dict = {}
@@ -50,6 +51,7 @@ def kept_shares(layers: pd.DataFrame, plan: pd.DataFrame, columns: int = 3) -> F
     frame = layers.merge(plan[["run", "method", "pruner", "rounds", "compression", "word"]], on="run")
     frame = frame[frame["pruner"] != "dense"]
     methods, names = tables.methods(frame), list(dict.fromkeys(frame["layer"]))
+    columns = min(columns, len(methods))
     lines = -(-len(methods) // columns)
     size = {"figsize": (WIDTH, 0.5 + 2.0 * lines), "layout": "constrained"}
     figure, axes = plt.subplots(lines, columns, squeeze=False, sharex=True, sharey=True, **size)
@@ -61,8 +63,9 @@ def kept_shares(layers: pd.DataFrame, plan: pd.DataFrame, columns: int = 3) -> F
         for name, colour in zip(names, colours, strict=True):
             values = 100 * part[name]
             ax.plot(values.index, values.where(values > 0), color=colour, lw=1, marker=".", ms=2.5)
-            empty = values.index[values == 0]
-            ax.plot(empty[:1], [floor] * len(empty[:1]), "x", color=colour, ms=5, mew=1.5, clip_on=False, zorder=5)
+            # a line without a point would upset the layout
+            for first in values.index[values == 0][:1]:
+                ax.plot([first], [floor], "x", color=colour, ms=5, mew=1.5, clip_on=False, zorder=5)
         ax.set_yscale("log")
         ax.set_ylim(floor, 130)
         ax.set_title(method)
@@ -76,7 +79,7 @@ def kept_shares(layers: pd.DataFrame, plan: pd.DataFrame, columns: int = 3) -> F
     for ax in axes.flat[len(methods) :]:
         ax.set_axis_off()
     ends = [Line2D([], [], color=colours[i], label=f"{names[i]} ({word})") for i, word in ((0, "first"), (-1, "last"))]
-    cross = Line2D([], [], color="#555555", marker="x", ls="", label="emptied")
+    cross = Line2D([], [], color="#555555", marker="x", mew=1.5, ls="", label="emptied")
     figure.legend(handles=[*ends, cross], loc="outside upper center", ncols=3, fontsize=8)
     return figure
 

@@ -111,3 +111,10 @@ def test_the_table_shows_every_share_side_by_side():
     assert found["weights kept"].tolist() == [1000, 500, 250]
     assert found["difference to dense (points)"].tolist() == [0, -2, 1]
     assert found["layers without a weight"].tolist() == [0, 0, 2]
+
+
+def test_the_last_level_beside_one_shot():
+    once = pd.DataFrame({"density": [0.25, 0.25, 0.5], "top1_pct": [70.0, 72.0, 1.0]})
+    both(levels.one_shot(rows(90.0, 88.0, 85.0), once, 10_000), "14.00 points above", "(71.00 %)", "beyond 2")
+    both(levels.one_shot(rows(90.0, 88.0, 70.9), once, 10_000), "0.10 points below", "within 2")
+    assert levels.one_shot(rows(90.0, 88.0), once[:2], 10_000) is None

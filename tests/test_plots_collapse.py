@@ -69,3 +69,11 @@ def test_ablation_bars_are_means_in_the_order_of_the_ablations():
     assert [50.0, 30.0] in found.values()
     assert len(found) == 2
     figure.canvas.draw()
+
+
+def test_panels_are_wide_where_no_layer_was_emptied():
+    _, plan = study(run("snip"), run("snip", compression=2), run("rand"), run("rand", compression=2))
+    kept = pd.concat([layers(name, {"a": 10, "b": 20}) for name in plan["run"]])
+    figure = plots_collapse.kept_shares(kept, plan)
+    figure.draw_without_rendering()  # a warning about the layout would be an error
+    assert all(ax.get_position().width > 0.35 for ax in figure.axes)

@@ -35,6 +35,26 @@ def sentences(rows: pd.DataFrame, images: int) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
+def one_shot(rows: pd.DataFrame, runs: pd.DataFrame, images: int) -> str | None:
+    """The last level beside runs that were pruned as far in one shot; None where there are none.
+
+    `runs` are accuracy runs of the same task and pruner, with their `density`.
+    """
+    last = rows.iloc[-1]
+    same = runs[np.isclose(runs["density"], last["density"], rtol=1e-3)]
+    if same.empty:
+        return None
+    once = same["top1_pct"]
+    gain = last["top1_pct"] - once.mean()
+    error = math.hypot(standard_error(once, images), standard_error(rows["top1_pct"].iloc[[-1]], images))
+    word = "above" if gain > 0 else "below"
+    clear = "beyond" if abs(gain) > CLEAR * error else "within"
+    return (
+        f"That is {abs(gain):.2f} points {word} what one shot reaches with as many weights ({once.mean():.2f} %), {clear} "
+        f"{CLEAR:g} standard errors of the difference ({error:.2f} points)."
+    )
+
+
 def change(rows: pd.DataFrame, images: int) -> str:
     """The last level against the dense network, beside what the size of the test set leaves open."""
     dense, last = rows.iloc[0], rows.iloc[-1]
