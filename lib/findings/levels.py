@@ -50,8 +50,8 @@ def one_shot(rows: pd.DataFrame, runs: pd.DataFrame, images: int) -> str | None:
     word = "above" if gain > 0 else "below"
     clear = "beyond" if abs(gain) > CLEAR * error else "within"
     return (
-        f"That is {abs(gain):.2f} points {word} what one shot reaches with as many weights ({once.mean():.2f} %), {clear} "
-        f"{CLEAR:g} standard errors of the difference ({error:.2f} points)."
+        f"That is {abs(gain):.2f} points {word} what one shot reaches with as many weights ({once.mean():.2f} %), "
+        f"{clear} {CLEAR:g} standard errors of the difference ({error:.2f} points)."
     )
 
 
