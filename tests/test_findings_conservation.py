@@ -127,7 +127,7 @@ def test_no_sentence_without_a_fit():
 
 
 def test_rounds_that_suffice():
-    exponential, linear, outcome = findings.cuts(
+    linear, exponential, outcome = findings.cuts(
         cuts(exponential={1: 3.0, 10: 0.5, 100: 0.1}, linear={1: 3.0, 10: 2.5, 100: 1.0})
     )
     assert exponential == (
@@ -137,8 +137,8 @@ def test_rounds_that_suffice():
         "In the linear schedule with up to 100 rounds some round removes as much or more at compression 1."
     )
     assert outcome == (
-        "Of 2 settings whose cuts all stayed below the flow, 0 emptied a layer; "
-        "of 4 settings with a cut as large as the flow or larger, 3 emptied a layer."
+        "Of the 2 settings whose cuts all stayed below the flow 0 emptied a layer; "
+        "of the 4 settings with a cut as large as the flow or larger 3 did."
     )
     assert findings.cuts(cuts()) == []
 
@@ -148,9 +148,9 @@ def test_more_rounds_that_fail_again_do_not_suffice():
     assert "from 100 rounds on at ratio 10." in said
     said, outcome = findings.cuts(cuts(linear={1: 0.5}))
     assert "from 1 round on at compression 1." in said
-    assert outcome == "Of 1 settings whose cuts all stayed below the flow, 0 emptied a layer."
-    said, _ = findings.cuts(cuts(linear={1: 1.5}))
-    assert "with one round some round removes as much or more" in said
+    assert outcome == "Of the 1 setting whose cuts all stayed below the flow 0 emptied a layer."
+    said, _ = findings.cuts(cuts(linear={1: 1 - 1e-12}))  # all of the flow, up to rounding
+    assert "with up to 1 round some round removes as much or more" in said
 
 
 def test_cut_table_has_a_row_a_schedule_and_density():
@@ -175,5 +175,48 @@ def test_networks_are_named_by_their_seed_where_there_are_several():
     assert findings.networks([]) == {}
 
 
-def test_conclusions_leave_out_networks_without_a_sentence():
-    assert findings.conclusions({"A": ["One.", "Two."], "B": []}) == "- A: One. Two."
+def test_what_is_said_of_one_network_names_it():
+    assert findings.about("A", "fig-x-1", ["One."]) == ["**A** ([Figure](#fig-x-1)).", "One."]
+    assert findings.about("A", "fig-x-1", []) == []
+
+
+def concluded(**more) -> list[str]:
+    """Conclusions on networks A, which behaves as theory says, and B, which `more` may change."""
+    frames = {
+        "units": units(synflow=[(1.0, 1.0)], mag=[(1.0, 3.0)]),
+        "layers": layers(synflow=INVERSE, mag=BENT),
+        "cuts": cuts(exponential={1: 3.0, 10: 0.5}, linear={1: 3.0, 10: 1.5}),
+        "magnitudes": magnitudes(BENT, INVERSE),
+    }
+    return findings.conclusions(*({"A": frame, "B": more.get(name, frame)} for name, frame in frames.items()))
+
+
+def test_conclusions_of_networks_that_agree():
+    assert concluded() == [
+        "In every one of the 2 hidden units looked at incoming and outgoing score are equal for SynFlow; in no network "
+        "for Mag.",
+        "The mean score of a layer is proportional to the inverse of its size for SynFlow in A and B.",
+        "At compression 1 some cut of the linear schedule is as large as the flow with any tried number of rounds in "
+        "A (up to 10 rounds) and B (up to 10 rounds).",
+        "At compression 1 every cut of the exponential schedule is below the flow from 10 rounds on in A and from 10 "
+        "rounds on in B.",
+        "Of the 2 settings whose cuts all stayed below the flow 0 emptied a layer; of the 6 settings with a cut as "
+        "large as the flow or larger 4 did.",
+        "Training took R² of squared magnitude and inverse layer size from 0.05 to 1.00 in A and from 0.05 to 1.00 in "
+        "B.",
+    ]
+
+
+def test_conclusions_of_networks_that_differ():
+    said = concluded(
+        units=units(synflow=[(1.0, 2.0)], mag=[(1.0, 3.0)]),
+        layers=layers(synflow=BENT, mag=BENT),
+        cuts=cuts(exponential={1: 3.0, 10: 1.5}, linear={1: 0.5}),
+        magnitudes=magnitudes(CONSTANT, CONSTANT),
+    )
+    assert said[0] == "In no network for Mag; for SynFlow only in A."
+    assert said[1].endswith("for SynFlow in A, for no score in B.")
+    assert "below the flow from 1 round on in B; some cut is not with any tried number of rounds in A" in said[2]
+    assert "below the flow from 10 rounds on in A; some cut is not with any tried number of rounds in B" in said[3]
+    assert said[5].endswith("from 0.05 to 1.00 in A.")
+    assert findings.conclusions({}, {}, {}, {}) == []

@@ -56,10 +56,10 @@ def unit_table(units: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_units(units: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """`unit_table` of several networks below one another, by name; differences with their power of ten."""
+    """`unit_table` of several networks below one another, by name; small differences with their power of ten."""
     joined = pd.concat({name: unit_table(rows) for name, rows in units.items()}, names=["network"])
     for column in ("median_difference", "largest_difference"):
-        joined[column] = joined[column].map("{:.1e}".format)
+        joined[column] = joined[column].map(lambda share: f"{share:.2f}" if share >= 0.005 else f"{share:.0e}")
     return joined
 
 
@@ -116,6 +116,11 @@ def layer_table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("score").rename(columns={"r2": "R²"})
 
 
+def proportional(table: pd.DataFrame) -> pd.Series:
+    """Of each score in a `layer_table`, whether the mean score is proportional to the inverse of the layer's size."""
+    return ((table[["slope", "R²"]] - 1).abs() < STRAIGHT).all(axis=1)
+
+
 def totals(frame: pd.DataFrame) -> pd.DataFrame:
     """A row a layer, a column a score: the layer's total score in shares of the last layer's."""
     order = list(dict.fromkeys(frame["layer"]))
@@ -133,7 +138,7 @@ def layers(frame: pd.DataFrame, units: pd.DataFrame) -> list[str]:
     if frame.empty:
         return []
     table = layer_table(frame)
-    straight = ((table[["slope", "R²"]] - 1).abs() < STRAIGHT).all(axis=1)
+    straight = proportional(table)
     said = []
     if straight.any():
         said.append(
@@ -196,38 +201,55 @@ def cut_table(frame: pd.DataFrame, word: str = "compression") -> pd.DataFrame:
     table = table.sort_index(level=[0, 1], ascending=[False, False])  # linear before exponential, mild before hard
     heads = [{"schedule": s, **shares.columns(_compression(d), word)} for s, d in table.index]
     table.index = pd.MultiIndex.from_frame(pd.DataFrame(heads))
-    return table.rename(columns=lambda n: f"{n} round{'s' if n > 1 else ''}").rename_axis(columns=None)
+    return table.rename(columns=_rounds).rename_axis(columns=None)
 
 
 def cuts(frame: pd.DataFrame, word: str = "compression") -> list[str]:
     """From how many rounds on each schedule cuts less than the flow, and whether that kept the layers."""
     if frame.empty:
         return []
-    said = [_enough(part, schedule, word) for schedule, part in frame.groupby("schedule", sort=False)]
-    below, emptied = ~_full(frame), frame["emptied"] > 0
-    parts = [
-        (f"whose cuts all stayed below the flow, {(below & emptied).sum()}", below.sum()),
-        (f"with a cut as large as the flow or larger, {(~below & emptied).sum()}", (~below).sum()),
-    ]
-    outcome = "; ".join(f"of {n} settings {text} emptied a layer" for text, n in parts if n)
-    return [*said, f"{outcome[0].upper()}{outcome[1:]}."]
+    schedules = sorted(frame.groupby("schedule"), reverse=True)  # linear before exponential, as in the figure
+    return [*(_by_schedule(part, schedule, word) for schedule, part in schedules), emptied([frame])]
 
 
-def _enough(part: pd.DataFrame, schedule: str, word: str) -> str:
-    enough, never = [], []
+def _by_schedule(part: pd.DataFrame, schedule: str, word: str) -> str:
+    sufficient, never = [], []
     for density, rows in sorted(part.groupby("density"), reverse=True):
-        at = shares.say(_compression(density), word)
-        beyond = rows.loc[_full(rows), "rounds"].max()
-        later = rows["rounds"] if np.isnan(beyond) else rows.loc[rows["rounds"] > beyond, "rounds"]
-        if later.empty:
+        at, least = shares.say(_compression(density), word), enough(rows)
+        if least is None:
             never.append(at)
         else:
-            enough.append(f"from {later.min()} round{'s' if later.min() > 1 else ''} on at {at}")
-    most = part["rounds"].max()
-    tried = f"up to {most} rounds" if most > 1 else "one round"
-    said = [f"every round removes less than the flow {_and(enough)}"] if enough else []
-    said += [f"with {tried} some round removes as much or more at {_and(never)}"] if never else []
+            sufficient.append(f"from {_rounds(least)} on at {at}")
+    said = [f"every round removes less than the flow {_and(sufficient)}"] if sufficient else []
+    most = _rounds(part["rounds"].max())
+    said += [f"with up to {most} some round removes as much or more at {_and(never)}"] if never else []
     return f"In the {schedule} schedule {'; '.join(said)}."
+
+
+def enough(rows: pd.DataFrame) -> int | None:
+    """The least number of rounds from which on no tried one has a cut as large as the flow; None without one.
+
+    `rows` are those of one schedule and density.
+    """
+    beyond = rows.loc[_full(rows), "rounds"].max()
+    later = rows["rounds"] if np.isnan(beyond) else rows.loc[rows["rounds"] > beyond, "rounds"]
+    return None if later.empty else int(later.min())
+
+
+def emptied(frames: list[pd.DataFrame]) -> str:
+    """How many settings emptied a layer, of those whose cuts stayed below the flow and of the others: theorem 3."""
+    rows = pd.concat(frames)
+    full, lost = _full(rows), rows["emptied"] > 0
+    parts = [
+        (f"whose cuts all stayed below the flow {(~full & lost).sum()} emptied a layer", (~full).sum()),
+        (f"with a cut as large as the flow or larger {(full & lost).sum()} did", full.sum()),
+    ]
+    said = "; ".join(f"of the {n} setting{'s' if n > 1 else ''} {text}" for text, n in parts if n)
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def _rounds(count: int) -> str:
+    return f"{count} round{'s' if count > 1 else ''}"
 
 
 def _full(rows: pd.DataFrame) -> pd.Series:
@@ -251,12 +273,17 @@ def _and(names) -> str:
 # The report
 
 
-def title(book: SimpleNamespace, looked: dict[str, SimpleNamespace]) -> str:
-    """Title block in Markdown: title, question, byline."""
+def title(book: SimpleNamespace, looked: dict[str, SimpleNamespace], said: list[str]) -> str:
+    """Title block in Markdown: title, question, byline, abstract (of the sentences of `conclusions`)."""
     total = len(book.everything) + len(book.gaps)
     whose = "Reference results of study" if book.reference else "Study"
     byline = f"{whose} {book.name}, {len(book.everything)} of {total} runs finished: {', '.join(looked) or 'none'}"
-    return f"# {book.title}\n\n*{book.question}*\n\n{byline}"
+    return f"# {book.title}\n\n*{book.question}*\n\n{byline}\n\n**Abstract.** {' '.join(said)}"
+
+
+def about(name: str, figure: str, said: list[str]) -> list[str]:
+    """Sentences on one of several networks, introduced by its name and the label of its figure; [] without any."""
+    return [f"**{name}** ([Figure](#{figure})).", *said] if said else []
 
 
 def settings(book: SimpleNamespace, looked: dict[str, SimpleNamespace]) -> pd.DataFrame:
@@ -276,6 +303,67 @@ def _setting(row: pd.Series) -> str:
     )
 
 
-def conclusions(found: dict[str, list[str]]) -> str:
-    """A Markdown list: the sentences of each network."""
-    return "\n".join(f"- {name}: {' '.join(said)}" for name, said in found.items() if said)
+def conclusions(
+    units: dict[str, pd.DataFrame],
+    layers: dict[str, pd.DataFrame],
+    cuts: dict[str, pd.DataFrame],
+    magnitudes: dict[str, pd.DataFrame],
+    word: str = "compression",
+) -> list[str]:
+    """One or two sentences on each part, over all networks, whose frames are given by name."""
+    if not units:
+        return []
+    return [*_all_units(units), *_all_layers(layers), *_all_cuts(cuts, word), *_all_magnitudes(magnitudes)]
+
+
+def _all_units(units: dict[str, pd.DataFrame]) -> list[str]:
+    table = pd.concat({name: unit_table(rows) for name, rows in units.items()}, names=["network"])
+    kept = table["conserved"].groupby("score", sort=False).agg(["all", "any"])
+    count = table.groupby("network")["units"].max().sum()
+    always, never = _and(kept.index[kept["all"]]), _and(kept.index[~kept["any"]])
+    said = [f"in every one of the {count:,} hidden units looked at incoming and outgoing score are equal for {always}"]
+    said = (said if always else []) + ([f"in no network for {never}"] if never else [])
+    for score in kept.index[kept["any"] & ~kept["all"]]:
+        where = table.xs(score, level="score")["conserved"]
+        said.append(f"for {score} only in {_and(where.index[where])}")
+    text = "; ".join(said)
+    return [f"{text[0].upper()}{text[1:]}."]
+
+
+def _all_layers(layers: dict[str, pd.DataFrame]) -> list[str]:
+    found: dict[str, list[str]] = {}  # the scores that are proportional -> networks
+    for name, rows in layers.items():
+        kept = proportional(layer_table(rows))
+        found.setdefault(_and(kept.index[kept]) or "no score", []).append(name)
+    each = ", ".join(f"for {scores} in {_and(names)}" for scores, names in found.items())
+    return [f"The mean score of a layer is proportional to the inverse of its size {each}."]
+
+
+def _all_cuts(cuts: dict[str, pd.DataFrame], word: str) -> list[str]:
+    common = set.intersection(*(set(rows["density"]) for rows in cuts.values()))
+    said = [_hardest(cuts, schedule, min(common), word) for schedule in ("linear", "exponential") if common]
+    return [*said, emptied(list(cuts.values()))]
+
+
+def _hardest(cuts: dict[str, pd.DataFrame], schedule: str, density: float, word: str) -> str:
+    sufficient, never = [], []
+    for name, rows in cuts.items():
+        rows = rows[(rows["schedule"] == schedule) & (rows["density"] == density)]
+        least = enough(rows)
+        if least is None:
+            never.append(f"{name} (up to {_rounds(rows['rounds'].max())})")
+        else:
+            sufficient.append(f"from {_rounds(least)} on in {name}")
+    said = [f"every cut of the {schedule} schedule is below the flow {_and(sufficient)}"] if sufficient else []
+    what = "some cut is not" if sufficient else f"some cut of the {schedule} schedule is as large as the flow"
+    said += [f"{what} with any tried number of rounds in {_and(never)}"] if never else []
+    return f"At {shares.say(_compression(density), word)} {'; '.join(said)}."
+
+
+def _all_magnitudes(magnitudes: dict[str, pd.DataFrame]) -> list[str]:
+    each = []
+    for name, rows in magnitudes.items():
+        table = fits(rows)
+        if len(table) > 1 and not table["r2"].isna().any():
+            each.append(f"from {table['r2'].iloc[0]:.2f} to {table['r2'].iloc[-1]:.2f} in {name}")
+    return [f"Training took R² of squared magnitude and inverse layer size {_and(each)}."] if each else []
