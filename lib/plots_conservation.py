@@ -13,12 +13,8 @@ from lib.plots import KEPT, REMOVED, WIDTH, style
 COLUMNS = 3  # panels beside one another
 LINEAR = 1e-3  # below this share of the largest score an axis with both signs is linear
 SEQUENCE = "cividis"  # of epochs and of compressions: ordered also for the colour-blind
-REFERENCE = {
-    "color": "#555555",
-    "lw": 0.9,
-    "ls": "--",
-    "zorder": 0.8,
-}  # what theory draws: above the grid, below the points
+# what theory draws: above the grid, below the points
+REFERENCE = {"color": "#555555", "lw": 0.9, "ls": "--", "zorder": 0.8}
 
 
 def look(score: str) -> dict:
