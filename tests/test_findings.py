@@ -114,6 +114,10 @@ def test_magnitude_is_charged_for_what_it_was_trained_for():
     free, plan = study(run("mag"), run("snip"))
     both(accuracy.magnitude_costs(free, plan), "0 epochs")
     assert accuracy.magnitude_costs(study(run("snip"))[0], plan) is None
+    two, plan = study(run("mag", pre_epochs=20), run("lamp", pre_epochs=20), run("snip"))
+    both(
+        accuracy.magnitude_costs(two, plan), "Mag and LAMP were trained for 20 epochs", "their accuracy costs 3.0 times"
+    )
 
 
 def test_by_compression_names_winners_and_falls():
@@ -402,3 +406,12 @@ def test_the_first_block_is_the_first_part_with_several_layers():
     bottleneck = ["conv1.0", "conv2_x.0.a.0", "conv2_x.0.a.3", "conv2_x.1.a.0", "conv2_x.1.a.3"]
     assert where.first_block(bottleneck) == ["conv2_x.0.a.0", "conv2_x.0.a.3"]
     assert where.first_block(["layers.0.conv", "layers.1.conv", "fc"]) == ["layers.0.conv"]
+
+
+def test_methods_beyond_the_equation_are_explained_where_they_are_planned():
+    def said(*rows):
+        return settings.further_methods(SimpleNamespace(planned=study(*rows)[1]))
+
+    both(said(run("lamp"), run("erk"), run("snip", rounds=3)), "LAMP divides", "ERK keeps", "iterative SNIP")
+    assert "ERK" not in said(run("lamp"))
+    assert said(run("snip"), run("mag"), run("synflow", rounds=100)) is None

@@ -73,6 +73,10 @@ def test_ablations_say_what_a_mask_is_worth():
     assert "costs SNIP (-70.0)" in invert
     assert "gains Rand (+10.0)" in invert
     assert "standard errors" not in invert
+    guessing, _ = study(*ablated("synflow", 10.0, shuffle=10.1), *ablated("snip", 80.0, shuffle=60.0))
+    (said,) = ablations.sentences(guessing, 1000)
+    assert "shows nothing of SynFlow" in said
+    assert "standard errors" not in said
     assert ablations.sentences(study(run("snip"))[0], 100) == []
     assert ablations.sentences(runs[:0], 100) == []
 

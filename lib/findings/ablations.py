@@ -3,7 +3,7 @@
 import pandas as pd
 
 from lib import catalog, tables
-from lib.findings.accuracy import CLEAR, difference
+from lib.findings.accuracy import CLEAR, difference, guessing
 
 MEANING = {
     "shuffle": "which weights of a layer are kept does not matter, how many does",
@@ -33,22 +33,27 @@ def table(done: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     return found.loc[tables.methods(plan), kinds(plan)].rename(columns={tables.NO_ABLATION: "as it is"})
 
 
-def sentences(runs: pd.DataFrame, images: int | None) -> list[str]:
+def sentences(runs: pd.DataFrame, images: int | None, classes: int = 10) -> list[str]:
     """For each ablation, the methods that it costs clearly, that it does not, and that gain by it.
+
+    Nothing is concluded for a method that guesses already as it is.
 
     `runs` are finished ones that `compared` put together.
     """
     said = []
     if runs.empty:
         return said
-    task = runs["task"].iloc[0]
+    task, chance = runs["task"].iloc[0], guessing(images, classes)
     for kind, meaning in MEANING.items():
-        found: dict[str, list[str]] = {"lose": [], "gain": [], "stay": []}
+        found: dict[str, list[str]] = {"lose": [], "gain": [], "stay": [], "lost": []}
         for method in tables.methods(runs):
             mine = runs[runs["method"] == method]
             before = mine.loc[mine["ablation"] == tables.NO_ABLATION, "top1_pct"]
             after = mine.loc[mine["ablation"] == kind, "top1_pct"]
             if before.empty or after.empty:
+                continue
+            if before.mean() <= chance:
+                found["lost"].append(method)
                 continue
             change, error = difference(after, before, images)
             clear = abs(change) > CLEAR * error
@@ -67,4 +72,6 @@ def _say(kind: str, meaning: str, task: str, found: dict[str, list[str]]) -> str
         parts.append(f"gains {', '.join(found['gain'])}")
     if found["stay"]:
         parts.append(f"changes {', '.join(found['stay'])} by no more than {CLEAR:g} standard errors: there {meaning}")
+    if found["lost"]:
+        parts.append(f"shows nothing of {', '.join(found['lost'])}, no better than guessing as it is")
     return f"On {task}, `{kind}` {'; '.join(parts)}."

@@ -90,16 +90,20 @@ def against_dense(runs: pd.DataFrame, dense: pd.DataFrame) -> str | None:
     return f"The best pruned network is {side} the dense one ({dense['top1_pct'].mean():.2f} %)."
 
 
+def guessing(images: int | None, classes: int) -> float:
+    """The accuracy (%) up to which a network on this test set may only guess: chance and CLEAR standard errors."""
+    chance = 100 / classes
+    return chance + CLEAR * (math.sqrt(chance * (100 - chance) / images) if images else 0.0)
+
+
 def untrained(runs: pd.DataFrame, images: int | None, classes: int = 10) -> str | None:
     """Methods that are not clearly better than guessing one of the classes."""
-    chance = 100 / classes
-    error = math.sqrt(chance * (100 - chance) / images) if images else 0.0
     means = runs.groupby("method")["top1_pct"].mean()
-    lost = means[means <= chance + CLEAR * error]
+    lost = means[means <= guessing(images, classes)]
     if lost.empty:
         return None
     names = ", ".join(f"{name} ({value:.2f} %)" for name, value in lost.items())
-    return f"Not better than guessing one of {classes} classes ({chance:g} %): {names}."
+    return f"Not better than guessing one of {classes} classes ({100 / classes:g} %): {names}."
 
 
 def rounds_matter(runs: pd.DataFrame, images: int | None) -> str | None:
@@ -120,20 +124,22 @@ def rounds_matter(runs: pd.DataFrame, images: int | None) -> str | None:
 
 
 def magnitude_costs(runs: pd.DataFrame, plan: pd.DataFrame) -> str | None:
-    """Magnitude saw more training than the others: said wherever its accuracy stands beside theirs."""
-    magnitude = runs[runs["pruner"] == "mag"]
-    if magnitude.empty:
+    """Methods that rank trained weights saw more training: said wherever their accuracy stands beside the others'."""
+    chosen = plan[plan["run"].isin(runs["run"])]
+    before_of = chosen.apply(lambda run: tables.pre_epochs(plan, run), axis=1)
+    if (before_of[chosen["pruner"] == "mag"] == 0).any():
+        return "Mag ranked weights that were trained for 0 epochs: initial ones, whose size means little."
+    trained = chosen[before_of > 0]
+    others = chosen[before_of == 0]["epochs"]
+    if trained.empty or others.empty:
         return None
-    run = plan[plan["run"] == magnitude["run"].iloc[0]].iloc[0]
-    before, after = tables.pre_epochs(plan, run), int(run["epochs"])
-    others = runs[runs["pruner"] != "mag"]["epochs"]
-    if before == 0:
-        return f"Mag ranked weights that were trained for {before} epochs: initial ones, whose size means little."
-    if others.empty:
-        return None
+    run = trained.iloc[0]
+    before, after = before_of[run.name], int(run["epochs"])
+    names = " and ".join(tables.methods(trained))
+    were, its = ("were", "their") if trained["method"].nunique() > 1 else ("was", "its")
     return (
-        f"Mag was trained for {before} epochs before pruning and {after} after, the others only for {others.max():.0f} "
-        f"after pruning, so its accuracy costs {(before + after) / others.max():.1f} times their training."
+        f"{names} {were} trained for {before} epochs before pruning and {after} after, the others only for "
+        f"{others.max():.0f} after pruning, so {its} accuracy costs {(before + after) / others.max():.1f} times their training."
     )
 
 

@@ -107,6 +107,26 @@ def _distinct(book, of) -> list[str]:
     return list(dict.fromkeys(of(facts) for facts in book.facts.values()))
 
 
+# What each further method keeps, beside the five of the report's equation.
+FURTHER = {
+    "mag-init": "Mag-init ranks the magnitudes of the initial weights",
+    "lamp": "LAMP divides the square of a trained weight by the sum of all squares of its layer that are not smaller "
+    "([[9]](#ref-lamp))",
+    "uniform": "Uniform keeps the same share of every layer, at random",
+    "erk": "ERK keeps a share of each layer in proportion to the sum of its dimensions over their product, at random "
+    "([[10]](#ref-erk))",
+}
+
+
+def further_methods(book) -> str | None:
+    """What the methods do that the equation of the report does not name, of those in the study."""
+    pruners = set(book.planned["pruner"])
+    said = [words for pruner, words in FURTHER.items() if pruner in pruners]
+    if ((book.planned["pruner"] == "snip") & (book.planned["rounds"] > 1)).any():
+        said.append("SNIP in several rounds is iterative SNIP ([[11]](#ref-force))")
+    return "; ".join(said) + "." if said else None
+
+
 def mixed_machines(book) -> str | None:
     """A warning when the runs come from different machines."""
     found = machines(book)
