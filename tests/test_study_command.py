@@ -92,14 +92,28 @@ def test_other_parameters_are_named(here, call):
     assert here.done("s") == before
 
 
-def test_a_parameter_that_came_or_went_is_named(here, call):
+def test_a_parameter_that_went_is_named(here, call):
     here.write("s", STUB)
     finish("s")
     path = here.runs / "s" / "stub-nameb-seed1" / runs.RUN
     path.write_text(path.read_text().replace('"act"', '"acted"'))
     message = refused(call("run", "s"))
-    assert "act was None, now ''" in message
     assert "acted was '', now None" in message
+    assert "act was" not in message, "its default is what the run did"
+
+
+@pytest.mark.parametrize(("act", "refuses"), [("", False), ("raise", True)])
+def test_a_parameter_that_the_notebook_gained_counts_as_its_default(here, call, act, refuses):
+    here.write("s", STUB | {"fixed": STUB.get("fixed", {}) | {"act": act}})
+    finish("s")
+    for path in (here.runs / "s").glob(f"*/{runs.RUN}"):
+        values = json.loads(path.read_text())
+        del values["parameters"]["act"]
+        path.write_text(json.dumps(values))
+    if refuses:
+        assert "act was '', now 'raise'" in refused(call("run", "s"))
+    else:
+        assert call("run", "s")[0] == 0
 
 
 @pytest.mark.parametrize("file", [runs.RUN, runs.METRICS])
