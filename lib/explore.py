@@ -1,6 +1,7 @@
 """What a person moves sliders over: scores computed once, masks and their statistics in milliseconds."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import cache
 
 import torch
 from torch import nn
@@ -8,25 +9,28 @@ from torch import nn
 from lib import catalog, masks, pruners
 
 
-def scores(
+def viewer(
     network: nn.Module,
     batches: pruners.Batches,
+    shape: tuple[int, int, int],
     seed: int,
     also: Collection[str] = (),
     spare: Collection[str] = (),
-) -> dict[str, masks.Scores]:
-    """The scores of every pruner of the catalogue, one round, for the same network and scoring batches.
+) -> Callable[[str, float], tuple[list, list]]:
+    """A function (pruner, density) -> layer rows and histogram rows of `network` pruned in one round.
 
-    `also` and `spare` choose what takes part, see `lib.masks.prunable`.
+    A pruner's scores are computed when it is first asked for, and kept. `also` and `spare` choose what takes part, see
+    `lib.masks.prunable`.
     """
-    chosen, found = masks.full(network, also, spare), {}
-    for name in [name for name in catalog.PRUNERS if name != "dense"]:
+    chosen = masks.full(network, also, spare)
+
+    @cache
+    def scores(pruner: str) -> masks.Scores:
         generator = torch.Generator().manual_seed(seed)
-        found[name] = catalog.load("pruner", name)(network, batches, masks=chosen, generator=generator)
-    return found
+        return catalog.load("pruner", pruner)(network, batches, masks=chosen, generator=generator)
 
+    def view(pruner: str, density: float) -> tuple[list, list]:
+        kept = masks.keep_top(scores(pruner), density)
+        return masks.layer_rows(network, kept, shape), masks.histogram_rows(network, kept)
 
-def view(network: nn.Module, scored: dict, shape: tuple, pruner: str, density: float) -> tuple[list, list]:
-    """Layer rows and histogram rows of `network` pruned once by the scores of `pruner` to `density`."""
-    kept = masks.keep_top(scored[pruner], density)
-    return masks.layer_rows(network, kept, shape), masks.histogram_rows(network, kept)
+    return view

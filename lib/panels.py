@@ -65,11 +65,14 @@ def curves(study: str) -> widgets.Widget:
     )
 
 
-def layers(view: Callable[[str, float], tuple[list, list]], pruners: list[str], names: list[str], density: float):
+def layers(view: Callable[[str, float], tuple[list, list]], names: list[str], density: float) -> widgets.Widget:
     """Density of every layer, and the histogram of one, for any pruner and density.
 
-    `view(pruner, density)` returns layer rows and histogram rows, as `lib.explore.view` does.
+    `view(pruner, density)` returns layer rows and histogram rows, as that of `lib.explore.viewer` does.
     """
+    if runs.in_study():  # a score of a large network takes seconds
+        return widgets.HTML("Open the notebook in JupyterLab to prune by other methods and to other densities.")
+    pruners = [name for name in catalog.PRUNERS if name != "dense"]
 
     def draw(pruner, density, layer) -> Figure:
         rows, bars = (pd.DataFrame(part) for part in view(pruner, density))

@@ -204,6 +204,6 @@ def table(study: str, names: Iterable[str], file: str) -> pd.DataFrame:
         if path.is_file():
             frames.append(pd.read_csv(path).assign(run=name))
     if not frames:
-        return pd.DataFrame()
+        return pd.DataFrame(columns=["run"])
     joined = pd.concat(frames, ignore_index=True)
     return joined[["run", *(c for c in joined if c != "run")]]

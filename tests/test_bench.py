@@ -132,7 +132,7 @@ def test_synthetic_images_can_be_learned(monkeypatch):
 def test_nothing_is_downloaded(monkeypatch, tmp_path):
     monkeypatch.delenv("WORKBENCH_DATA", raising=False)
     monkeypatch.setattr(ours.datasets, "DOWNLOADS", tmp_path)
-    monkeypatch.setattr(ours.datasets, "_download", lambda title: pytest.fail("a benchmark downloads nothing"))
+    monkeypatch.setattr("lib.data.places.download", lambda title: pytest.fail("a benchmark downloads nothing"))
     monkeypatch.setattr(ours, "synthetic", lambda name: f"random {name}")
     assert [ours.read(name) for name in ("cifar10", "mnist")] == ["random cifar10", "random mnist"]
     assert list(tmp_path.iterdir()) == []
@@ -465,7 +465,7 @@ def test_pruning_rows_have_their_targets(monkeypatch, tmp_path):
     assert all(ok for row in rows for _, ok in table.checks(row))
     slow = next(row for row in rows if "ranking" in row["form"]) | {"seconds": 0.6}
     assert table.checks(slow) == [("0.5 s", False)]
-    assert table.checks(rows[-1] | {"memory_gib": 7.5}) == [("7.45 GiB", False)]
+    assert table.checks(rows[-1] | {"peak_gib": 7.5}) == [("7.45 GiB", False)]
     text = table.markdown(rows, WHERE, notes)
     assert "## Pruning" in text
     assert "7.45 GiB: hit" in text

@@ -20,12 +20,7 @@ ACCURACY = "accuracy-fc-{pruner}-c{compression}-seed1"
 SIZE = {"model": "fc", "epochs": 2, "train_images": 100}
 COMPARED = [
     {"notebook": "accuracy", "fixed": SIZE | {"pruner": "dense", "compression": 0}},
-    {"notebook": "accuracy", "fixed": SIZE, "grid": {"pruner": ["snip"], "compression": [0.5, 1, 3]}},
-    {
-        "notebook": "accuracy",
-        "fixed": SIZE | {"pruner": "snip", "compression": 1},
-        "grid": {"ablation": ["shuffle", "reinitialise", "invert"]},
-    },
+    {"notebook": "accuracy", "fixed": SIZE, "grid": {"pruner": ["snip"], "compression": [0.5, 1]}},
     {
         "notebook": "accuracy",
         "fixed": SIZE | {"pruner": "mag", "compression": 1, "source": "accuracy-fc-dense-c0-seed{seed}"},
@@ -33,6 +28,12 @@ COMPARED = [
 ]
 TIMED = [f"accuracy-fc-{name}-seed{{seed}}" for name in ("dense-c0", "snip-c0.5", "snip-c1", "mag-c1")]
 CLOSER = [
+    {"notebook": "accuracy", "fixed": SIZE | {"pruner": "snip", "compression": 3}},
+    {
+        "notebook": "accuracy",
+        "fixed": SIZE | {"pruner": "snip", "compression": 1},
+        "grid": {"ablation": ["shuffle", "reinitialise", "invert"]},
+    },
     {"notebook": "layers", "fixed": {"source": "accuracy-fc-snip-c1-seed{seed}"}},
     {"notebook": "timing", "fixed": {"sources": TIMED, "test_images": 20, "batch": 10, "repeats": 2}},
     {"notebook": "amp", "fixed": {"model": "fc", "train_images": 100, "epochs": 2, "compressions": [0, 1]}},

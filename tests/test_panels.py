@@ -64,7 +64,7 @@ def test_layers_follow_every_control(pictures):
         rows = layers("x", {"a": kept, "b": 50}).to_dict("records")
         return rows, pd.concat([bars("a", [kept, 1], [1, 1]), bars("b", [9, 9], [0, 2])]).to_dict("records")
 
-    panel = panels.layers(view, ["rand", "snip"], ["a", "b"], 0.1)
+    panel = panels.layers(view, ["a", "b"], 0.1)
     assert asked == [("snip", 0.1)]
     control(panel, "pruner").value = "rand"
     control(panel, "density").value = 0.5

@@ -40,7 +40,7 @@ def measure(folder: Path, size: dict) -> tuple[list, list]:
     for model, name in (("vgg16", "VGG-16"), ("resnet50", "ResNet-50")):
         peak = _program(folder, "memory", model)["peak_memory_mib"] / 1024
         form = f"two training steps of {BATCH} images in mixed precision"
-        rows.append({**row, "task": name, "form": form, "n": 1, "memory_gib": peak, "target_gib": TARGET_GIB})
+        rows.append({**row, "task": name, "form": form, "n": 1, "peak_gib": peak, "target_gib": TARGET_GIB})
     return rows, [
         f"Pruning: {taken['weights']:,} weights, 100 random images in one batch. Memory is the largest resident size "
         "of a process that has imported torch and trains; the images of the data set come on top (CIFAR-10: 0.2 GB)."

@@ -10,7 +10,7 @@ from lib import files
 
 COLUMNS = [
     "section", "task", "form", "of", "n", "seconds", "low_s", "high_s", "epoch_s", "images_per_s", "flops_per_s",
-    "memory_gib",
+    "peak_gib",
     "share_pct", "ratio", "difference_pct", "same_top1_pct", "same", "epochs", "epochs_alone",
     "target_ratio", "target_share_pct", "target_s", "target_gib", "hit",
 ]  # fmt: skip
@@ -20,7 +20,7 @@ TARGETS = {
     "target_ratio": ("ratio", True, "x"),
     "target_share_pct": ("share_pct", True, "%"),
     "target_s": ("seconds", False, "s"),
-    "target_gib": ("memory_gib", False, "GiB"),
+    "target_gib": ("peak_gib", False, "GiB"),
 }
 
 
@@ -154,7 +154,7 @@ SECTIONS = {
             "what": _plain("form"),
             "n": _plain("n"),
             "seconds": _spread(1.0),
-            "memory (GiB)": _value("memory_gib"),
+            "memory (GiB)": _value("peak_gib"),
             "target": _target,
         },
     ),

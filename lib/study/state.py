@@ -77,9 +77,7 @@ def check(planned: dict) -> None:
         made = read_json(folder(planned) / run["id"] / runs.RUN).get("parameters", {})
         # through JSON, as the run wrote them
         wanted = json.loads(json.dumps(run["parameters"]))
-        # a parameter that the notebook gained since then: its default is what the run did without it
-        known = parameters.declared(run["notebook"])
-        made = {n: entry["default"] for n, entry in known.items() if n in wanted} | made
+        made = _before(planned, run) | made
         names = [n for n in {**wanted, **made} if made.get(n) != wanted.get(n)]
         if names:
             differing = "; ".join(f"{n} was {made.get(n)!r}, now {wanted.get(n)!r}" for n in names)
@@ -87,6 +85,15 @@ def check(planned: dict) -> None:
                 f"{folder(planned) / run['id']} was made with other parameters ({differing}): "
                 "move or delete that folder, or change the study back"
             )
+
+
+def _before(planned: dict, run: dict) -> dict:
+    """What a run did before its notebook had a parameter: its source's value where it has one, else the default."""
+    known = {n: entry["default"] for n, entry in parameters.declared(run["notebook"]).items() if n in run["parameters"]}
+    for source in planned["runs"]:
+        if source["id"] in run["sources"]:
+            known |= {n: value for n, value in source["parameters"].items() if n in spec.SAME and n in known}
+    return known
 
 
 def under_way(planned: dict) -> dict[str, str]:
