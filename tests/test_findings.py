@@ -376,6 +376,27 @@ def test_settings_come_from_the_runs():
     both(table["Hardware"], "no GPU", "CPU A", "2 cores")
 
 
+def test_settings_say_what_the_options_were():
+    def of(*rows):
+        return settings.settings(book(*rows)).set_index("setting")["value"]
+
+    plain = of(run("snip"))
+    both(plain["Training: all"], "the learning rate is constant;")
+    both(plain["Scoring"], "evaluation mode;")
+    assert "Taking part" not in plain
+    rates = {"lr_schedule": "steps", "lr_drops": [3, 5], "lr_drop_factor": 0.1, "lr_warmup": 2}
+    other = of(run("snip", train_mode=True, also=["biases"], spare=[], pretrained=True, **rates))
+    both(
+        other["Training: all"],
+        "multiplied by 0.1 after epochs 3, 5 after a warm-up of 2 epochs",
+        "torchvision's weights",
+    )
+    both(other["Scoring"], "training mode;")
+    assert "evaluation" not in other["Scoring"]
+    both(other["Taking part"], "besides weights: biases", "left whole: nothing")
+    both(of(run("snip", lr_schedule="cosine"))["Training: all"], "the learning rate is cosine")
+
+
 def test_machines_that_differ_are_a_warning():
     ours = book(run("snip"), run("rand"))
     assert settings.mixed_machines(ours) is None

@@ -142,6 +142,7 @@ REFUSED = [
     ({"data": "cifar1000"}, "unknown data 'cifar1000'"),
     ({"optimizer": "lion"}, "unknown optimizer 'lion'"),
     ({"dropout": 0.5}, "no parameter 'dropout': one of data, model"),
+    ({"ratio": 0.5}, "ratio: received 0.5, which keeps 2; allowed is 1 or more"),
     ({"density": 0}, "received 0, which keeps 0; allowed is a density in (0, 1]"),
     ({"density": 1.5}, "received 1.5"),
     ({"density": math.nan}, "received nan"),

@@ -66,6 +66,8 @@ def _robust(book) -> list[str]:
             continue
         word, low, high = runs["word"].iloc[0], table.columns.min(), table.columns.max()
         loss = table[low] - table[high]
+        if loss.max() == loss.min():
+            continue
         said.append(
             f"From {shares.say(low, word)} to {shares.say(high, word)} on {task}, {loss.idxmin()} loses least "
             f"({loss.min():.1f} points) and {loss.idxmax()} most ({loss.max():.1f} points)."

@@ -53,13 +53,42 @@ def _training(book) -> list:
         )
         rows.append((f"Training: {task}", ", ".join(said)))
     plan = book.planned
+    modes = {False: "evaluation mode", True: "training mode"}
+    mode = " or ".join(modes[value] for value in sorted(set(_column(plan, "train_mode", False))))
     scoring = (
-        f"10 training images a class, not augmented, evaluation mode; rounds {' or '.join(_values(plan['rounds']))}, "
+        f"10 training images a class, not augmented, {mode}; rounds {' or '.join(_values(plan['rounds']))}, "
         f"schedule {' or '.join(_values(plan['schedule']))}, ranking {' or '.join(_values(plan['scope']))}"
     )
     seeds = f"{', '.join(_values(plan['seed']))}: initial weights, order of the data, augmentation and random scores"
-    rule = "a new optimizer after pruning; the learning rate is constant; the last epoch counts"
-    return [*rows, ("Training: all", rule), ("Scoring", scoring), ("Seeds", seeds)]
+    rates = " or ".join(dict.fromkeys(_rate(run) for run in plan.to_dict("records")))
+    rule = f"a new optimizer after pruning; the learning rate is {rates}; the last epoch counts"
+    if any(_column(plan, "pretrained", False)):
+        rule += "; networks start from torchvision's weights for ImageNet where a run says so"
+    return [*rows, ("Training: all", rule), ("Scoring", scoring), *_taking_part(plan), ("Seeds", seeds)]
+
+
+def _column(plan: pd.DataFrame, name: str, default) -> list:
+    """The values of a parameter, its default for runs that were planned before it was there."""
+    if name not in plan:
+        return [default] * len(plan)
+    return [default if isinstance(value, float) else value for value in plan[name]]
+
+
+def _rate(run: dict) -> str:
+    """How the learning rate of one run goes."""
+    said = run.get("lr_schedule", "constant")
+    if said == "steps":
+        drops = ", ".join(map(str, run["lr_drops"]))
+        said = f"multiplied by {run['lr_drop_factor']:g} after epochs {drops}"
+    return said + (f" after a warm-up of {run['lr_warmup']:.0f} epochs" if run.get("lr_warmup") else "")
+
+
+def _taking_part(plan: pd.DataFrame) -> list:
+    """What else than the weights of convolution and linear layers was pruned, and what of them was not."""
+    also, spare = (sorted({", ".join(value) or "nothing" for value in _column(plan, n, [])}) for n in ("also", "spare"))
+    if also == spare == ["nothing"]:
+        return []
+    return [("Taking part", f"pruned besides weights: {' or '.join(also)}; left whole: {' or '.join(spare)}")]
 
 
 def _values(column: pd.Series) -> list[str]:

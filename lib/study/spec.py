@@ -12,6 +12,9 @@ from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, Validatio
 from lib import parameters, paths, runs
 from lib.shares import TO_DENSITY
 
+ALLOWED = {
+    "compression": "0 or more", "ratio": "1 or more", "density": "a density in (0, 1]", "sparsity": "a share in [0, 1)",
+}  # fmt: skip
 PLURAL = {"compressions": "compression", "ratios": "ratio", "sparsities": "sparsity"}
 
 # A run that builds on another sees the same images and the same network ...
@@ -203,7 +206,7 @@ def _density(kind: str, value: Any) -> float:
     except ArithmeticError:  # a ratio of 0, a compression of -1000
         density = math.inf
     if not 0 < density <= 1:
-        raise ValueError(f"{kind}: received {value!r}, which keeps {density:.6g}; allowed is a density in (0, 1]")
+        raise ValueError(f"{kind}: received {value!r}, which keeps {density:.6g}; allowed is {ALLOWED[kind]}")
     return density
 
 
