@@ -98,8 +98,8 @@ def _next(
 ) -> Masks:
     """The masks of the next level: the highest scores among the weights that are left."""
     generator = torch.Generator().manual_seed(seed)
-    scores = catalog.load("pruner", pruner)(network, batches, masks=kept, generator=generator)
-    return keep_top({name: scores[name] for name in kept}, density, scope=scope, within=kept)
+    scores = pruners.scored(network, pruner, batches, kept, generator)
+    return keep_top(scores, density, scope=scope, within=kept)
 
 
 def _rewind(network: nn.Module, point: dict[str, Tensor], kept: Masks) -> None:

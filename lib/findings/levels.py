@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lib import shares
-from lib.findings.accuracy import CLEAR, standard_error
+from lib.findings.accuracy import CLEAR, difference, standard_error
 
 FALL = 1.0  # points below the dense network that count as a fall
 
@@ -45,8 +45,7 @@ def one_shot(rows: pd.DataFrame, runs: pd.DataFrame, images: int) -> str | None:
     if same.empty:
         return None
     once = same["top1_pct"]
-    gain = last["top1_pct"] - once.mean()
-    error = math.hypot(standard_error(once, images), standard_error(rows["top1_pct"].iloc[[-1]], images))
+    gain, error = difference(rows["top1_pct"].iloc[[-1]], once, images)
     word = "above" if gain > 0 else "below"
     clear = "beyond" if abs(gain) > CLEAR * error else "within"
     return (

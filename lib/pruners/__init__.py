@@ -15,6 +15,7 @@ from lib.pruners.common import Batches as Batches
 from lib.pruners.loop import SCHEDULES as SCHEDULES
 from lib.pruners.loop import densities as densities
 from lib.pruners.loop import prune as prune
+from lib.pruners.loop import scored as scored
 from lib.pruners.magnitude import lamp as lamp
 from lib.pruners.magnitude import mag as mag
 from lib.pruners.magnitude import mag_init as mag_init

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Collection
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from torch import nn
 from lib import catalog
 from lib.masks import Masks, Scores, check_density, full, keep_top
 from lib.memory import keep_freed_memory
+from lib.noise import Noise
 from lib.pruners.common import Batches
 
 SCHEDULES = ("exponential", "linear")
@@ -59,13 +60,20 @@ def prune(
     mode = {"training": True} if training else {}
     generator = torch.Generator().manual_seed(seed)
     keep_freed_memory()
-    with _seeded(model, seed) if training else nullcontext():
-        for step in densities(density, rounds, schedule):
-            scores = _matching(score(model, batches, masks=masks, generator=generator, **mode), masks, pruner)
+    # dropout draws from torch's own generator
+    with Noise(next(model.parameters()).device, seed) if training else nullcontext():
+        for share in densities(density, rounds, schedule):
+            scores = scored(model, pruner, batches, masks, generator, **mode)
             if invert:
                 scores = {name: -score for name, score in scores.items()}
-            masks = keep_top(scores, step, scope=scope, within=masks)
+            masks = keep_top(scores, share, scope=scope, within=masks)
     return masks
+
+
+def scored(model: nn.Module, pruner: str, batches: Batches, masks: Masks, generator: torch.Generator, **mode) -> Scores:
+    """The scores of what `masks` name, by a pruner of the catalogue; ValueError where it leaves one of them out."""
+    score = catalog.load("pruner", pruner)
+    return _matching(score(model, batches, masks=masks, generator=generator, **mode), masks, pruner)
 
 
 def densities(density: float, rounds: int, schedule: str) -> list[float]:
@@ -83,14 +91,3 @@ def _matching(scores: Scores, masks: Masks, pruner: str) -> Scores:
         if found != tuple(mask.shape):
             raise ValueError(f"scores of pruner {pruner} for {name} are {found}: {tuple(mask.shape)} is needed")
     return {name: scores[name] for name in masks}
-
-
-@contextmanager
-def _seeded(model: nn.Module, seed: int):
-    """Dropout draws from torch's own generators: they start from `seed` inside the `with`, and are put back."""
-    device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.random.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
-        yield
