@@ -7,6 +7,7 @@ and Ito (https://jfly.uni-koeln.de/color/), which the common kinds of colour bli
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -28,16 +29,28 @@ STYLE = {  # method -> colour, marker
     "Mag-init": ("#999933", "p"),
 }
 SPARE = ("#332288", "#117733", "#661100")  # for methods that a user adds, by name
+# A variant of a method, such as `SNIP (scope layer)`, is darker or brighter than it, with a marker of its own.
+SHADES, VARIANTS = (0.55, 1.45), ("h", "8", "d", ">", "H")
 KEPT, REMOVED = "#0072B2", "#E69F00"
 
 
 def style(method: str) -> dict:
-    """Colour and marker of a method, the same in every figure."""
+    """Colour and marker of a method, the same in every figure; a variant has a shade of its method's colour."""
     if method in STYLE:
         colour, marker = STYLE[method]
-    else:
-        colour, marker = SPARE[sum(method.encode()) % len(SPARE)], "X"
-    return {"color": colour, "marker": marker}
+        return {"color": colour, "marker": marker}
+    base = method.split(" (")[0]
+    if base in STYLE:
+        number = sum(method.encode())
+        shade = SHADES[number % len(SHADES)]
+        return {"color": _shaded(STYLE[base][0], shade), "marker": VARIANTS[number % len(VARIANTS)]}
+    return {"color": SPARE[sum(method.encode()) % len(SPARE)], "marker": "X"}
+
+
+def _shaded(colour: str, factor: float) -> str:
+    """Darker for a factor below 1, else towards white."""
+    channels = np.array(to_rgb(colour))
+    return to_hex(channels * factor if factor < 1 else 1 - (1 - channels) * (2 - factor))
 
 
 def history(rows: list[dict] | pd.DataFrame) -> Figure:
@@ -135,7 +148,7 @@ def share_axis(ax, frame: pd.DataFrame) -> None:
     for value in values:
         if not ticks or value - ticks[-1] >= 0.07 * (values[-1] - values[0]):
             ticks.append(value)
-    ax.set_xticks(ticks, [shares.ratio(tick) if ratios else f"{tick:g}" for tick in ticks])
+    ax.set_xticks(ticks, [shares.ratio(tick) if ratios else shares.exponent(tick) for tick in ticks])
 
 
 def densities(layers: pd.DataFrame, plan: pd.DataFrame) -> Figure:
@@ -165,13 +178,14 @@ def histograms(rows: pd.DataFrame, columns: int = 4) -> Figure:
     """
     layers = dict(tuple(rows.groupby("layer", sort=False)))
     lines = -(-len(layers) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(WIDTH, 0.35 + 1.15 * lines), layout="constrained", squeeze=False
-    )
+    # at print size 20 characters and the share fit above a panel of a quarter of the width
+    gap = "\n" if max(len(name.removesuffix(".weight")) for name in layers) > 20 else " "
+    height = 0.35 + (1.15 if gap == " " else 1.25) * lines
+    figure, axes = plt.subplots(lines, columns, figsize=(WIDTH, height), layout="constrained", squeeze=False)
     for ax, (layer, bars) in zip(axes.flat, layers.items(), strict=False):
         draw_histogram(ax, bars)
         share = bars["kept"].sum() / bars[["kept", "removed"]].sum().sum()
-        ax.set_title(f"{layer.removesuffix('.weight')} ({share:.1%} kept)", fontsize=7, pad=2)
+        ax.set_title(f"{layer.removesuffix('.weight')}{gap}({share:.1%} kept)", fontsize=7, pad=2)
         ax.tick_params(labelsize=6, pad=1)
         ax.yaxis.set_major_locator(MaxNLocator(3))
         ax.xaxis.set_major_locator(MaxNLocator(3))

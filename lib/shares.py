@@ -17,8 +17,17 @@ TO_DENSITY = {
 
 
 def ratio(compression: float) -> str:
-    """`10`, `3.16`, `31,600`: three significant digits, as many as a compression of three decimals has."""
-    return f"{float(f'{10**compression:.3g}'):,.12g}"
+    """`10`, `3.16`, `1,024`, `31,600`: three significant digits, or all of a whole number, which somebody asked for."""
+    value = 10**compression
+    whole = round(value)
+    if math.isclose(value, whole, rel_tol=1e-8):
+        return f"{whole:,}"
+    return f"{float(f'{value:.3g}'):,.12g}"
+
+
+def exponent(compression: float) -> str:
+    """`0.5`, `1.176`: at most three decimals."""
+    return f"{round(compression, 3) + 0.0:g}"
 
 
 def density(compression: float) -> str:
@@ -39,13 +48,13 @@ def columns(compression: float, word: str) -> dict[str, str]:
     `word` is how the study says it, a key of TO_DENSITY; a compression is shown only where it is that word.
     """
     beside = {"ratio": ratio(compression), "density (%)": density(compression), "sparsity (%)": sparsity(compression)}
-    return ({"compression": f"{compression:g}"} if word == "compression" else {}) | beside
+    return ({"compression": exponent(compression)} if word == "compression" else {}) | beside
 
 
 def say(compression: float, word: str) -> str:
     """The study's own words: `compression 0.5`, `ratio 10`, `density 10 %`, `sparsity 90 %`."""
     values = {
-        "compression": f"{compression:g}",
+        "compression": exponent(compression),
         "ratio": ratio(compression),
         "density": f"{density(compression)} %",
         "sparsity": f"{sparsity(compression)} %",

@@ -45,7 +45,7 @@ def _book(name: str, plan: dict, folder: Path | None, beside: SimpleNamespace | 
         raise ValueError(f"study {name!r} has no finished run: python -m lib.study run {name}")
     accuracy = everything[everything["notebook"] == "accuracy"]
     planned = tables.planned(plan)
-    done = tables.described(accuracy, plan.get("word", "compression"))
+    done = tables.named_as(tables.described(accuracy, plan.get("word", "compression")), planned)
     return SimpleNamespace(
         study=study,
         name=name,

@@ -1,21 +1,29 @@
 """From the frame of runs to the tables of the report: computing only; `lib.report.notebook` shows them."""
 
+import math
+import re
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-from lib import catalog, shares
+from lib import catalog, parameters, shares
 
 DENSE = "Dense"
 MISSING = "missing"
+UNKNOWN = "?"
 NO_ABLATION = catalog.ABLATIONS[0]
+# What makes another method of a pruner, wherever it is not the default ...
+OPTIONS = ("schedule", "scope", "also", "spare", "train_mode")
+# ... and what has a column or a place of its own, so that it needs no word in a method's name.
+PLACED = ("data", "model", "pruner", "density", "rounds", "seed", "ablation", "run_dir")
 
 
-def run_metrics(history: list[dict], layers: list[dict], collapse: dict) -> dict:
+def run_metrics(history: list[dict], layers: list[dict], collapse: dict, macs: dict) -> dict:
     """The flat metrics of a trained, pruned network, from its last epoch, its layers and its collapse.
 
-    MACs are multiply-accumulates of one image over the prunable weights; at a mask they are theoretical.
+    `macs` is what `lib.flops.macs` counted: of the whole network, also of layers that no mask names and that `layers`
+    therefore lacks. At a mask they are theoretical.
     """
     last = history[-1]
     return {
@@ -27,17 +35,49 @@ def run_metrics(history: list[dict], layers: list[dict], collapse: dict) -> dict
         "train_s": sum(row["train_s"] for row in history),
         "weights": sum(row["weights"] for row in layers),
         "weights_kept": sum(row["kept"] for row in layers),
-        "macs_dense": sum(row["macs_dense"] for row in layers),
-        "macs_kept": sum(row["macs_kept"] for row in layers),
+        **macs,
         "collapsed_layers": " ".join(collapse["layers"]),
         "connected": collapse["connected"],
     }
 
 
-def method(row: dict | pd.Series) -> str:
-    """The column a run belongs to: its pruner, and the rounds where there are several."""
-    name = catalog.label(row["pruner"])
-    return name if row.get("rounds", 1) == 1 else f"{name} ({row['rounds']:.0f} rounds)"
+def method(row: dict | pd.Series, variant: str = "") -> str:
+    """The column a run belongs to: its pruner, in brackets the rounds where there are several, and its `variant`."""
+    rounds = "" if row.get("rounds", 1) == 1 else f"{row['rounds']:.0f} rounds"
+    more = ", ".join(text for text in (rounds, variant) if text)
+    return catalog.label(row["pruner"]) + (f" ({more})" if more else "")
+
+
+def variants(frame: pd.DataFrame) -> pd.Series:
+    """What tells the runs of one pruner apart besides its rounds, in words such as `scope layer, lr 0.01`; mostly "".
+
+    An option of the pruning is named wherever it is not the default, any other parameter only where runs of one cell
+    and seed differ in it: they are no repetitions of each other, and no mean may be taken over them.
+    """
+    known = parameters.declared("accuracy")
+    free = [name for name in known if name in frame and name not in PLACED]
+    texts = frame[free].map(_text)
+    defaults = {name: _text(known[name]["default"]) for name in free}
+    cell = [frame[name] for name in PLACED if name in frame] + [texts[name] for name in OPTIONS if name in free]
+    named = [name for name in free if name in OPTIONS or (texts[name].groupby(cell).nunique() > 1).any()]
+    words = [
+        ", ".join(_worded(name, row[name]) for name in named if row[name] not in ("", defaults[name]))
+        for _, row in texts.iterrows()
+    ]
+    return pd.Series(words, index=frame.index, dtype=object)
+
+
+def _text(value) -> str:
+    """A parameter as text; "" for one that a run does not have or that is empty."""
+    if isinstance(value, list | tuple):
+        return " and ".join(str(v) for v in value)
+    return "" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _worded(name: str, text: str) -> str:
+    flag = {"train_mode": "scored in training mode"}
+    # a source has the seed of its run, which makes no other method
+    return flag.get(name, f"{name.replace('_', ' ')} {re.sub('-seed[0-9]+$', '', text)}")
 
 
 def task(row: dict | pd.Series) -> str:
@@ -52,21 +92,32 @@ def planned(plan: dict, notebook: str = "accuracy") -> pd.DataFrame:
 
 
 def described(frame: pd.DataFrame, word: str = "compression") -> pd.DataFrame:
-    """Add `method`, `task`, `compression` (-log10 of the density, to three decimals) to a frame of runs, `ablation`
-    where it lacks that, and `word`, how the study says how much is kept (see `lib.shares`), with `at` in that word.
+    """Add `method`, its `variant`, `task`, `compression` (-log10 of the density) to a frame of runs,
+    `ablation` where it lacks that, and `word`, how the study says how much is kept (see `lib.shares`), with `at` in
+    that word.
     """
     if frame.empty:
         columns = ["run", "data", "model", "pruner", "density", "rounds", "seed", "method", "task", "compression"]
-        return frame.reindex(columns=list(dict.fromkeys([*frame.columns, *columns, "ablation", "word", "at"])))
-    compression = (-np.log10(frame["density"])).round(3) + 0.0
+        more = ["variant", "ablation", "word", "at"]
+        return frame.reindex(columns=list(dict.fromkeys([*frame.columns, *columns, *more])))
+    compression = (-np.log10(frame["density"])).round(9) + 0.0  # 0.5 is 0.5 again
+    ablation = frame["ablation"].fillna(NO_ABLATION) if "ablation" in frame else NO_ABLATION
+    frame = frame.assign(ablation=ablation)
+    variant = variants(frame)
     return frame.assign(
-        method=frame.apply(method, axis=1),
+        variant=variant,
+        method=[method(row, variant[index]) for index, row in frame.iterrows()],
         task=frame.apply(task, axis=1),
         compression=compression,
-        ablation=frame["ablation"].fillna(NO_ABLATION) if "ablation" in frame else NO_ABLATION,
         word=word,
         at=compression.map(lambda c: shares.say(c, word)),
     )
+
+
+def named_as(done: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
+    """`done` with the methods of `plan`: what tells runs apart is seen in the whole plan, not in a part of it."""
+    names = plan.set_index("run")[["method", "variant"]]
+    return done.assign(**{column: done["run"].map(names[column]) for column in names})
 
 
 def methods(frame: pd.DataFrame) -> list[str]:
@@ -112,21 +163,31 @@ def grid(
     return table
 
 
-def pre_epochs(plan: pd.DataFrame, run: pd.Series) -> int:
-    """Epochs of training before `run` pruned: its own, and those of the run it started from."""
+def pre_epochs(plan: pd.DataFrame, run: pd.Series) -> float:
+    """Epochs of training before `run` pruned: its own, and those of the run it started from.
+
+    NaN where that is none of `plan`, such as a checkpoint from a file: how long it was trained is not known.
+    """
     before = int(run["pre_epochs"])
     if not run["source"]:
         return before
-    source = plan[plan["run"] == run["source"].split("/")[1]].iloc[0]
-    return before + pre_epochs(plan, source) + int(source["epochs"])
+    source = plan[plan["run"] == run["source"].split("/")[1]]
+    if source.empty:
+        return math.nan
+    return before + pre_epochs(plan, source.iloc[0]) + int(source["epochs"].iloc[0])
+
+
+def epochs(plan: pd.DataFrame, run: pd.Series) -> str:
+    """Epochs before + after pruning, such as `0 + 10`; `? + 10` where those before are not known."""
+    before = pre_epochs(plan, run)
+    return f"{UNKNOWN if math.isnan(before) else before} + {run['epochs']}"
 
 
 def epochs_grid(plan: pd.DataFrame) -> pd.DataFrame:
     """Epochs before + after pruning, by task and method; what a cell of the accuracy table was trained for."""
     table = pd.DataFrame("", index=pd.Index(tasks(plan), name="task"), columns=methods(plan))
     for _, run in plan.iterrows():
-        before = pre_epochs(plan, run)
-        table.loc[run["task"], run["method"]] = f"{before} + {run['epochs']}"
+        table.loc[run["task"], run["method"]] = epochs(plan, run)
     return table
 
 
@@ -135,8 +196,8 @@ def accuracy(done: pd.DataFrame, plan: pd.DataFrame, compression: float) -> pd.D
     chosen = plan[(plan["compression"] == compression) | (plan["pruner"] == "dense")]
     top1 = grid(done, chosen, "top1_pct", "task").assign(quantity="top-1 (%)")
     top5 = grid(done, chosen, "top5_pct", "task").assign(quantity="top-5 (%)")
-    epochs = epochs_grid(chosen).assign(quantity="epochs")
-    parts = [part.loc[[t]] for t in top1.index for part in (top1, top5, epochs)]
+    trained = epochs_grid(chosen).assign(quantity="epochs")
+    parts = [part.loc[[t]] for t in top1.index for part in (top1, top5, trained)]
     joined = pd.concat(parts).reset_index().set_index(["task", "quantity"])
     return joined[methods(chosen)]
 
@@ -150,10 +211,20 @@ def by_compression(done: pd.DataFrame, plan: pd.DataFrame, value: str, task: str
     pruned, dense = chosen[chosen["pruner"] != "dense"], chosen[chosen["pruner"] == "dense"]
     table = grid(done, pruned, value, "compression", digits)
     if len(dense):
-        values = done[done["run"].isin(dense["run"])][value] if not done.empty else []
-        cell = spread(values, digits, len(dense))
-        table.loc[0.0] = table.loc[0.0].replace("", cell) if 0.0 in table.index else cell
+        cells = {column: _dense_cell(done, dense, pruned, column, value, digits) for column in table}
+        given = table.loc[0.0] if 0.0 in table.index else pd.Series("", index=table.columns)
+        table.loc[0.0] = given.where(given != "", pd.Series(cells))
     return beside_shares(table.sort_index(), chosen["word"].iloc[0])
+
+
+def _dense_cell(
+    done: pd.DataFrame, dense: pd.DataFrame, pruned: pd.DataFrame, column: str, value: str, digits: int
+) -> str:
+    """The dense network trained as the method `column` was; where there is none, the one of default parameters."""
+    variant = pruned.loc[pruned["method"] == column, "variant"].iloc[0]
+    chosen = next((part for v in (variant, "") if len(part := dense[dense["variant"] == v])), dense[:0])
+    values = done[done["run"].isin(chosen["run"])][value] if not done.empty else []
+    return spread(values, digits, len(chosen)) if len(chosen) else ""
 
 
 def beside_shares(table: pd.DataFrame, word: str) -> pd.DataFrame:
@@ -169,17 +240,24 @@ def passes(timings: pd.DataFrame) -> pd.DataFrame:
     return table.assign(spread_s=grouped.quantile(0.75) - grouped.quantile(0.25)).reset_index()
 
 
-def timing_summary(timings: pd.DataFrame, done: pd.DataFrame) -> pd.DataFrame:
-    """`passes` of the networks that are runs in `done`, with `run`, `method`, `compression` and a readable name.
+def timing_summary(timings: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
+    """`passes` of those `networks` that were timed, with `run`, `method`, `compression` and a readable name.
 
-    `timings` are the rows of timings.csv, whose `network` is `study/run`.
+    `timings` are the rows of timings.csv, whose `network` is `study/run`. Each name stands for one network: where a
+    method was timed twice at one compression, the names have their run beside them.
     """
     table = passes(timings)
     table["run"] = table["network"].str.split("/").str[-1]
     known = ["run", "method", "pruner", "rounds", "compression", "word", "at", "task", "seed"]
-    table = table.drop(columns="network").merge(done[[*known, "macs_kept", "macs_dense"]], on="run")
+    table = table.drop(columns="network").merge(networks[[*known, "macs_kept", "macs_dense"]], on="run")
     pruned = table["method"] + " at " + table["at"]
-    return table.assign(network=pruned.where(table["pruner"] != "dense", DENSE))
+    return table.assign(network=told_apart(pruned.where(table["pruner"] != "dense", table["method"]), table["run"]))
+
+
+def told_apart(names: pd.Series, runs: pd.Series) -> pd.Series:
+    """`names` of networks, followed by the run wherever one name stands for several runs."""
+    several = runs.groupby(names).transform("nunique") > 1
+    return names.where(~several, names + ", " + runs)
 
 
 def layer_densities(layers: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
@@ -239,17 +317,25 @@ def at(plan: pd.DataFrame, task: str, compression: float) -> pd.DataFrame:
 
 
 def time_grid(timings: pd.DataFrame, form: str) -> pd.DataFrame:
-    """Median ± interquartile range (s) of the networks in one form, laid out like `by_compression`."""
+    """Median ± interquartile range (s) of the networks in one form, laid out like `by_compression`.
+
+    Of several networks in one cell, such as seeds, it is the median of both, and their number.
+    """
     chosen = timings[timings["form"] == form]
-    cells = chosen["median_s"].map("{:.3f}".format) + " ± " + chosen["spread_s"].map("{:.3f}".format)
-    pruned = chosen["pruner"] != "dense"
-    table = chosen.assign(cell=cells)[pruned].pivot_table(
-        index="compression", columns="method", values="cell", aggfunc="first"
-    )
-    table = table[[m for m in methods(chosen) if m in table]].fillna("").rename_axis(columns=None)
-    if not pruned.all():
-        table.loc[0.0] = cells[~pruned].iloc[0]
+    dense, pruned = chosen[chosen["pruner"] == "dense"], chosen[chosen["pruner"] != "dense"]
+    table = pd.DataFrame("", index=sorted(pruned["compression"].unique()), columns=methods(pruned))
+    for (compression, column), rows in pruned.groupby(["compression", "method"]):
+        table.loc[compression, column] = _clock(rows)
+    if pruned.empty:
+        table = pd.DataFrame({column: "" for column in methods(dense)}, index=[0.0])
+    if len(dense):
+        table.loc[0.0] = (table.loc[0.0] if 0.0 in table.index else "").replace("", _clock(dense))
     return beside_shares(table.sort_index(), timings["word"].iloc[0])
+
+
+def _clock(rows: pd.DataFrame) -> str:
+    text = f"{rows['median_s'].median():.3f} ± {rows['spread_s'].median():.3f}"
+    return f"{text} (n = {len(rows)})" if len(rows) > 1 else text
 
 
 def panels(done: pd.DataFrame, timings: pd.DataFrame, task: str) -> list[tuple]:

@@ -145,16 +145,19 @@ def test_collapses_are_named_one_by_one():
 
 def test_epochs_that_suffice_and_that_do_not():
     _, plan = study(run("snip"), run("rand"))
-    flat = one(
-        accuracy.epochs_sufficed(histories({n: [10, 50, 60, 70, 70, 70, 70, 70, 70, 70] for n in plan["run"]}), plan)
+    flat, _ = accuracy.epochs_sufficed(
+        histories({n: [10, 50, 60, 70, 70, 70, 70, 70, 70, 70] for n in plan["run"]}), plan
     )
     both(flat, "sufficed", "last 2 of 10 epochs")
     rising = histories({plan["run"][0]: [float(n) for n in range(10)], plan["run"][1]: [5.0] * 10}, gap=10)
-    said = one(accuracy.epochs_sufficed(rising, plan))
+    said, length = accuracy.epochs_sufficed(rising, plan)
     both(said, "1 of 2 methods", "SNIP +2.0", "did not suffice", "10.0 points above", "over-fitting")
-    under = one(accuracy.epochs_sufficed(histories({n: [5.0] * 10 for n in plan["run"]}, gap=-2), plan))
+    both(length, "From epoch 5 to 10", "SNIP +5.0, Rand +0.0", "SNIP depends most", "SNIP went from place 2 to 1")
+    under, length = accuracy.epochs_sufficed(histories({n: [5.0] * 10 for n in plan["run"]}, gap=-2), plan)
     both(under, "2.0 points below")
     assert "over-fitting" not in under
+    assert "depends" not in length
+    assert "place" not in length
     assert accuracy.epochs_sufficed(histories({n: [5.0] for n in plan["run"]}), plan) == []
 
 

@@ -40,16 +40,21 @@ def test_critical_compression_lies_between_the_last_intact_and_the_first_broken(
     }  # fmt: skip
 
 
+def test_a_network_without_a_path_is_broken_though_no_layer_is_empty():
+    done, _ = study(run("snip", compression=1), run("snip", compression=2, connected=False))
+    assert collapse.critical(done).loc[0, ["held", "broke"]].tolist() == [1, 2]
+
+
 def test_sentences_name_the_first_and_the_last():
     done, _ = study(run("snip", compression=1), broken("snip", 2), run("rand", compression=1), broken("rand", 3))
     (said,) = collapse.sentences(done, {TASK: 4.5})
-    assert "the first to lose a layer is SNIP, at compression 2" in said
+    assert "the first to break is SNIP, at compression 2" in said
     assert "the last is Rand, at compression 3" in said
     assert "4.50" in said
     done, _ = study(broken("snip", 2), run("rand", compression=2))
-    assert "Rand kept every layer up to compression 2" in collapse.sentences(done, {TASK: 4.5})[0]
+    assert "Rand left the network whole up to compression 2" in collapse.sentences(done, {TASK: 4.5})[0]
     whole, _ = study(run("snip"), run("rand"))
-    assert "no method lost a layer" in collapse.sentences(whole, {TASK: 4.5})[0]
+    assert "no method broke a network" in collapse.sentences(whole, {TASK: 4.5})[0]
     assert collapse.sentences(study(run("snip"))[0], {TASK: 4.5}) == []
 
 

@@ -3,6 +3,7 @@
 import matplotlib
 
 matplotlib.use("agg")
+import colorsys
 import itertools
 
 import matplotlib.pyplot as plt
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from frames import bars, histories, layers, run, study, timings
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from lib import catalog, plots, tables
 
@@ -65,6 +66,23 @@ def test_colours_and_markers_tell_methods_apart():
         assert one["marker"] != other["marker"]
     assert {catalog.label(pruner) for pruner in catalog.PRUNERS} <= set(plots.STYLE)
     assert plots.style("Mine") == plots.style("Mine")
+
+
+def test_a_variant_looks_like_its_method_and_yet_not_the_same():
+    base, variant = plots.style("SNIP"), plots.style("SNIP (scope layer)")
+    hues = [colorsys.rgb_to_hls(*to_rgb(look["color"]))[0] for look in (base, variant)]
+    assert hues[0] == pytest.approx(hues[1], abs=0.05)
+    assert base["color"] != variant["color"]
+    assert base["marker"] != variant["marker"]
+    assert plots.style("SynFlow (100 rounds)") == dict(
+        zip(("color", "marker"), plots.STYLE["SynFlow (100 rounds)"], strict=True)
+    )
+
+
+def test_variants_are_drawn():
+    rows = [run("snip", 50.0), run("snip", 55.0, scope="layer") | {"run": "other"}]
+    for figure in drawn([run("dense", 90.0, 0), *rows]):
+        assert "SNIP (scope layer)" in colours(figure)
 
 
 def test_figures_have_the_width_of_the_page():

@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 from lib import shares
 
 
-@pytest.mark.parametrize("ratio", [1, 2, 3, 5, 10, 15, 20, 50, 100])
-def test_a_ratio_survives_the_compression_of_three_decimals(ratio):
-    assert shares.ratio(round(math.log10(ratio), 3)) == str(ratio)
+@pytest.mark.parametrize("ratio", [1, 2, 3, 5, 10, 15, 20, 50, 100, 1024, 12345])
+def test_a_ratio_survives_being_kept_as_a_compression(ratio):
+    assert shares.ratio(round(math.log10(ratio), 9)) == f"{ratio:,}"
+
+
+def test_what_is_no_whole_number_has_three_digits():
+    assert [shares.ratio(c) for c in (0.5, 1.25, 4.5)] == ["3.16", "17.8", "31,600"]
+    assert [shares.exponent(c) for c in (0.5, math.log10(15), 3.0)] == ["0.5", "1.176", "3"]
 
 
 @given(st.floats(0, 6))
@@ -33,5 +38,5 @@ def test_a_compression_is_shown_only_to_those_who_speak_of_it():
 def test_sentences_use_the_study_s_word():
     assert shares.say(0.5, "compression") == "compression 0.5"
     assert shares.explain(1, "compression") == "compression 1 (ratio 10, density 10 %, sparsity 90 %)"
-    assert shares.explain(1.176, "ratio") == "ratio 15 (density 6.67 %, sparsity 93.3 %)"
+    assert shares.explain(math.log10(15), "ratio") == "ratio 15 (density 6.67 %, sparsity 93.3 %)"
     assert shares.explain(4, "sparsity") == "sparsity 99.99 % (ratio 10,000, density 0.01 %)"

@@ -102,6 +102,38 @@ def test_a_pruner_that_was_run_unpruned_keeps_its_own_value():
     assert table.iloc[0].to_dict() == {"Rand": "60.00", "SNIP": "58.00"}
 
 
+@pytest.mark.parametrize(("name", "value", "words"), [
+    ("scope", "layer", "scope layer"),
+    ("schedule", "linear", "schedule linear"),
+    ("also", ["biases", "norms"], "also biases and norms"),
+    ("train_mode", True, "scored in training mode"),
+    ("lr", 0.01, "lr 0.01"),
+    ("source", "s/accuracy-mnist-fc-dense-lr0.01-seed1", "source s/accuracy-mnist-fc-dense-lr0.01"),
+])  # fmt: skip
+def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(name, value, words):
+    plain = {"scope": "global", "schedule": "exponential", "also": [], "train_mode": False, "lr": 0.001, "source": ""}
+    rows = [run("snip", 40.0 + seed, seed=seed, **plain) for seed in (1, 2)]
+    rows += [run("snip", 60.0, **(plain | {name: value})) | {"run": "another"}]
+    done, plan = study(*rows)
+    table = tables.grid(done, plan, "top1_pct", "task")
+    assert table.loc["MNIST / FC"].to_dict() == {"SNIP": "41.50 ± 0.71 (n = 2)", f"SNIP ({words})": "60.00"}
+
+
+def test_an_option_is_named_though_all_runs_share_it_and_a_training_parameter_is_not():
+    _, plan = study(run("snip", scope="layer", lr=0.1), run("synflow", scope="layer", lr=0.1, rounds=5))
+    assert list(plan["method"]) == ["SNIP (scope layer)", "SynFlow (5 rounds, scope layer)"]
+
+
+def test_the_dense_row_is_trained_as_its_column():
+    done, plan = study(*(
+        run(pruner, top1 + 100 * lr, compression=compression, lr=lr) | {"run": f"{pruner}-{lr}"}
+        for pruner, top1, compression in (("dense", 80.0, 0), ("snip", 60.0, 1)) for lr in (0.001, 0.01)
+    ))  # fmt: skip
+    table = tables.by_compression(done, plan, "top1_pct", "MNIST / FC")
+    assert table["SNIP"].tolist() == ["80.10", "60.10"]
+    assert table["SNIP (lr 0.01)"].tolist() == ["81.00", "61.00"]
+
+
 def test_passes_are_median_and_interquartile_range():
     seconds = [1.0, 5.0, 2.0, 4.0, 10.0]
     frame = pd.DataFrame({"network": "s/a", "form": "permanent", "seconds": seconds})

@@ -103,7 +103,7 @@ def untrained(runs: pd.DataFrame, images: int | None, classes: int = 10) -> str 
     if lost.empty:
         return None
     names = ", ".join(f"{name} ({value:.2f} %)" for name, value in lost.items())
-    return f"Not better than guessing one of {classes} classes ({100 / classes:g} %): {names}."
+    return f"Not better than guessing one of {classes} classes ({100 / classes:.3g} %): {names}."
 
 
 def rounds_matter(runs: pd.DataFrame, images: int | None) -> str | None:
@@ -186,7 +186,9 @@ def collapses(done: pd.DataFrame, compressions: Iterable[float]) -> list[str]:
 
 
 def epochs_sufficed(histories: pd.DataFrame, plan: pd.DataFrame, tail: float = 0.2) -> list[str]:
-    """Whether test accuracy still rose over the last fifth of the epochs, for each task of `histories`."""
+    """Whether test accuracy still rose over the last fifth of the epochs, and for whom the second half of them mattered
+    most, for each task of `histories`.
+    """
     frame = histories.merge(plan[["run", "task", "method", "pruner"]], on="run")
     said = []
     for task, runs in frame[frame["pruner"] != "dense"].groupby("task"):
@@ -212,4 +214,21 @@ def epochs_sufficed(histories: pd.DataFrame, plan: pd.DataFrame, tail: float = 0
             f"On {task}, {verdict}. Training accuracy ends {abs(gap):.1f} points {side} test accuracy on average"
             + (", a sign of over-fitting." if gap > 3 else ".")
         )
+        said += _second_half(mean, last)
     return said
+
+
+def _second_half(mean: pd.DataFrame, last: int) -> list[str]:
+    """Who depends on the training length, from `mean`: test accuracy (%) by method and epoch."""
+    half = last // 2
+    gains = (mean[last] - mean[half]).dropna().sort_values(ascending=False) if half else pd.Series(dtype=float)
+    if len(gains) < 2:
+        return []
+    text = f"From epoch {half} to {last} it changed by {', '.join(f'{n} {v:+.1f}' for n, v in gains.items())} points"
+    if gains.iloc[0] - gains.median() > 1:
+        text += f": {gains.index[0]} depends most on the training length"
+    before, after = (mean.loc[gains.index, epoch].rank(ascending=False, method="min") for epoch in (half, last))
+    moved = (before - after).abs().idxmax()
+    if before[moved] != after[moved]:
+        text += f"; of {len(gains)} methods {moved} went from place {before[moved]:.0f} to {after[moved]:.0f}"
+    return [f"{text}."]

@@ -27,13 +27,16 @@ def maxima(done: pd.DataFrame, layers: pd.DataFrame) -> dict[str, float]:
 
 
 def critical(done: pd.DataFrame) -> pd.DataFrame:
-    """One row a task and method: `held`, the highest compression up to which no seed lost a layer at any tried
-    compression (NaN where it broke at the first), and `broke`, the lowest at which one did (NaN if none did).
+    """One row a task and method: `held`, the highest compression up to which no seed broke at any tried compression
+    (NaN where one broke at the first), and `broke`, the lowest at which one did (NaN if none did).
+
+    A network is broken when a layer has no weight left, or no path leads from its input to its output.
     """
     pruned = done[done["pruner"] != "dense"]
     rows = []
     for (task, method), runs in pruned.groupby(["task", "method"], sort=False):
-        intact = (runs["collapsed_layers"].fillna("") == "").groupby(runs["compression"]).all().sort_index()
+        whole = (runs["collapsed_layers"].fillna("") == "") & runs["connected"].fillna(True).astype(bool)
+        intact = whole.groupby(runs["compression"]).all().sort_index()
         broke = intact.index[~intact]
         below = intact.index if broke.empty else intact.index[intact.index < broke[0]]
         rows.append({
@@ -46,8 +49,8 @@ def critical(done: pd.DataFrame) -> pd.DataFrame:
 def table(done: pd.DataFrame, limits: dict[str, float]) -> pd.DataFrame:
     """Critical compression of each method by task, with the theoretical maximum in the last column.
 
-    `2 to 2.5` lies between the last tried compression that kept every layer and the first that did not; `over 4` was
-    not reached.
+    `2 to 2.5` lies between the last tried compression that left every network whole and the first that did not;
+    `over 4` was not reached.
     """
     found = critical(done)
     cells = found.assign(cell=[_cell(held, broke) for held, broke in zip(found["held"], found["broke"], strict=True)])
@@ -64,7 +67,7 @@ def _cell(held: float, broke: float) -> str:
 
 
 def sentences(done: pd.DataFrame, limits: dict[str, float]) -> list[str]:
-    """Which method holds longest and which breaks first in each task, and how near the best comes to the maximum."""
+    """Which method holds longest and which breaks first in each task, and what the maximum is."""
     found, said = critical(done), []
     for task, limit in limits.items():
         rows = found[found["task"] == task].set_index("method")
@@ -74,14 +77,14 @@ def sentences(done: pd.DataFrame, limits: dict[str, float]) -> list[str]:
         broken = rows.dropna(subset="broke")
         whole = rows[rows["broke"].isna()]
         if broken.empty:
-            said.append(f"On {task} no method lost a layer at any compression tried (the maximum is {limit:.2f}).")
+            said.append(f"On {task} no method broke a network at any compression tried (the maximum is {limit:.2f}).")
             continue
         first = broken["broke"].min()
         names = ", ".join(broken.index[broken["broke"] == first])
-        text = f"On {task} the first to lose a layer {'is' if ',' not in names else 'are'} {names}"
+        text = f"On {task} the first to break {'is' if ',' not in names else 'are'} {names}"
         text += f", at {shares.say(first, word)}"
         if len(whole):
-            text += f"; {', '.join(whole.index)} kept every layer up to {shares.say(whole['held'].max(), word)}"
+            text += f"; {', '.join(whole.index)} left the network whole up to {shares.say(whole['held'].max(), word)}"
         else:
             last = broken["broke"].max()
             text += f"; the last is {', '.join(broken.index[broken['broke'] == last])}, at {shares.say(last, word)}"

@@ -36,11 +36,11 @@ def block(layers: pd.DataFrame, names: list[str]) -> str | None:
     overall = 100 * layers["kept"].sum() / layers["weights"].sum()
     each = ", ".join(f"{row['density_pct']:.1f} % of `{n.removesuffix('.weight')}`" for n, row in table[:-1].iterrows())
     together = table.loc["together", "density_pct"]
-    side = "more" if together > overall else "less"
-    return (
-        f"The method keeps {each}, and {together:.1f} % of them together: {side} than the {overall:.1f} % of the whole "
-        "network, because the ranking is global and layers compete."
-    )
+    if abs(together - overall) < 0.05:
+        side = f"as much as of the whole network ({overall:.1f} %)"
+    else:
+        side = f"{'more' if together > overall else 'less'} than the {overall:.1f} % of the whole network"
+    return f"The method keeps {each}, and {together:.1f} % of them together: {side}."
 
 
 def extremes(layers: pd.DataFrame) -> str | None:
