@@ -177,10 +177,15 @@ def pre_epochs(plan: pd.DataFrame, run: pd.Series) -> float:
     return before + pre_epochs(plan, source.iloc[0]) + int(source["epochs"].iloc[0])
 
 
-def epochs(plan: pd.DataFrame, run: pd.Series) -> str:
-    """Epochs before + after pruning, such as `0 + 10`; `? + 10` where those before are not known."""
+def before_pruning(plan: pd.DataFrame, run: pd.Series) -> str:
+    """`pre_epochs` in print."""
     before = pre_epochs(plan, run)
-    return f"{UNKNOWN if math.isnan(before) else before} + {run['epochs']}"
+    return UNKNOWN if math.isnan(before) else f"{before}"
+
+
+def epochs(plan: pd.DataFrame, run: pd.Series) -> str:
+    """Epochs before + after pruning, such as `0 + 10`."""
+    return f"{before_pruning(plan, run)} + {run['epochs']}"
 
 
 def epochs_grid(plan: pd.DataFrame) -> pd.DataFrame:
@@ -263,11 +268,12 @@ def told_apart(names: pd.Series, runs: pd.Series) -> pd.Series:
 def layer_densities(layers: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
     """One row a layer: shape, weights, MACs, and the kept share in % for each method (mean over seeds).
 
-    `layers` are the layers.csv of the planned runs under one another, with their `run`.
+    `layers` are the layers.csv of the planned runs under one another, with their `run`. A layer that a run does not
+    list took no part in its pruning, and is whole.
     """
     joined = layers.merge(plan[["run", "method"]], on="run")
     first = joined.drop_duplicates("layer").set_index("layer")[["shape", "weights", "macs_dense"]]
-    kept = joined.pivot_table(index="layer", columns="method", values="density", aggfunc="mean") * 100
+    kept = 100 * joined.pivot_table(index="layer", columns="method", values="density", aggfunc="mean").fillna(1.0)
     order = [m for m in methods(plan) if m in kept]
     table = first.join(kept[order])
     table.columns = ["shape", "weights", "MACs", *order]
@@ -275,14 +281,16 @@ def layer_densities(layers: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
 
 
 def layer_macs(layers: pd.DataFrame, plan: pd.DataFrame) -> pd.DataFrame:
-    """One row a layer: MACs of one image, dense and over the kept weights of each method, and in a last row all.
+    """One row a layer: MACs of one image, dense and over the kept weights of each method, and in a last row their sum.
 
     Means over seeds, rounded to whole numbers; `layers` as for `layer_densities`.
     """
     joined = layers.merge(plan[["run", "method"]], on="run")
     kept = joined.pivot_table(index="layer", columns="method", values="macs_kept", aggfunc="mean", sort=False)
+    dense = joined.drop_duplicates("layer").set_index("layer")["macs_dense"]
     table = kept[[m for m in methods(plan) if m in kept and m != DENSE]]
-    table.insert(0, DENSE, joined.drop_duplicates("layer").set_index("layer")["macs_dense"])
+    table = table.where(table.notna(), dense, axis=0)
+    table.insert(0, DENSE, dense)
     table.loc["all layers"] = table.sum()
     return table.round().astype(int).rename_axis(columns=None)
 
@@ -323,13 +331,12 @@ def time_grid(timings: pd.DataFrame, form: str) -> pd.DataFrame:
     """
     chosen = timings[timings["form"] == form]
     dense, pruned = chosen[chosen["pruner"] == "dense"], chosen[chosen["pruner"] != "dense"]
-    table = pd.DataFrame("", index=sorted(pruned["compression"].unique()), columns=methods(pruned))
+    table = pd.DataFrame("", index=sorted(pruned["compression"].unique()), columns=methods(pruned) or methods(dense))
     for (compression, column), rows in pruned.groupby(["compression", "method"]):
         table.loc[compression, column] = _clock(rows)
-    if pruned.empty:
-        table = pd.DataFrame({column: "" for column in methods(dense)}, index=[0.0])
     if len(dense):
-        table.loc[0.0] = (table.loc[0.0] if 0.0 in table.index else "").replace("", _clock(dense))
+        given = table.loc[0.0] if 0.0 in table.index else pd.Series("", index=table.columns)
+        table.loc[0.0] = given.where(given != "", _clock(dense))
     return beside_shares(table.sort_index(), timings["word"].iloc[0])
 
 

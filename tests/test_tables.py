@@ -206,9 +206,10 @@ def test_macs_by_layer_add_up():
 def test_run_metrics_add_up():
     history = [{"train_s": 1.5}, {"train_s": 2.0, "test_top1_pct": 1.0, "test_top5_pct": 2.0, "test_loss": 3.0, "train_top1_pct": 4.0, "train_loss": 5.0}]  # fmt: skip  # noqa: E501
     rows = layers("x", {"a": 10, "b": 5}).to_dict("records")
-    found = tables.run_metrics(history, rows, {"layers": ["a", "b"], "connected": False})
+    macs = {"macs_dense": 500, "macs_kept": 130}  # more than those of the layers: a spared one has no row
+    found = tables.run_metrics(history, rows, {"layers": ["a", "b"], "connected": False}, macs)
     assert found["train_s"] == 3.5
-    assert (found["weights"], found["weights_kept"], found["macs_dense"], found["macs_kept"]) == (200, 15, 400, 30)
+    assert (found["weights"], found["weights_kept"], found["macs_dense"], found["macs_kept"]) == (200, 15, 500, 130)
     assert (found["collapsed_layers"], found["connected"]) == ("a b", False)
     assert found["top1_pct"] == 1.0
 

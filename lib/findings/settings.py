@@ -45,9 +45,9 @@ def _training(book) -> list:
         names = ("optimizer", "lr", "weight_decay", "batch", "precision")
         said = [f"{name.replace('_', ' ')} {' or '.join(_values(frame[name]))}" for name in names]
         said.append(f"{' or '.join(images)} training images")
-        before = [f"{tables.pre_epochs(frame, run)}" for _, run in pruned.iterrows()]
+        before = {tables.before_pruning(frame, run) for _, run in pruned.iterrows()}
         said.append(
-            f"epochs before pruning {' or '.join(sorted(set(before), key=int)) or 0}, "
+            f"epochs before pruning {' or '.join(sorted(before, key=_by_length)) or 0}, "
             f"after {' or '.join(_values(pruned['epochs']))}, "
             f"dense {' or '.join(_values(frame.loc[frame['pruner'] == 'dense', 'epochs'])) or 'none'}"
         )
@@ -65,6 +65,11 @@ def _training(book) -> list:
     if any(_column(plan, "pretrained", False)):
         rule += "; networks start from torchvision's weights for ImageNet where a run says so"
     return [*rows, ("Training: all", rule), ("Scoring", scoring), *_taking_part(plan), ("Seeds", seeds)]
+
+
+def _by_length(number: str) -> tuple[int, str]:
+    """The order of whole numbers that are written out, one that is not known before those of several digits."""
+    return len(number), number
 
 
 def _column(plan: pd.DataFrame, name: str, default) -> list:
