@@ -29,6 +29,11 @@ MODELS = (
     | {name: ("lib.models.resnet50:resnet", options) for name, options in (_RESNETS | _WIDE).items()}
     | {f"{name}-imagenet": ("lib.models.imagenet:network", {"name": name}) for name in _IMAGENET}
 )
+# those whose weights torchvision has trained on ImageNet
+PRETRAINED = tuple(f"{name}-imagenet" for name in _IMAGENET)
+# Functions whose networks take images of 28 x 28 and of any number of channels, in training also one by one. A network
+# that is not of these is tried out before a study starts.
+SMALL_IMAGES = ("lib.models.fc:fc", "lib.models.conv:conv", "lib.models.resnet:resnet", "lib.models.resnet50:resnet")
 # `resnet20`, `resnet20-w32`, or as the code of Tanaka et al. 2020 calls that, `wide-resnet20`
 CIFAR_RESNET = re.compile(r"(?P<wide>wide-)?resnet(?P<depth>0|[1-9][0-9]*)(-w(?P<width>0|[1-9][0-9]*))?")
 
@@ -89,6 +94,20 @@ def load(kind: str, name: str) -> Callable:
     module, function = target.split(":")
     found = getattr(import_module(module), function)
     return partial(found, **options) if options else found
+
+
+def takes_small_images(model: str) -> bool:
+    """Whether it is known, without building the network, that it takes images of 28 x 28 of any number of channels.
+
+    Of CIFAR ResNets only those in the table: another width may be too much for the memory.
+    """
+    entry = MODELS.get(model)
+    return (entry if isinstance(entry, str) or not entry else entry[0]) in SMALL_IMAGES
+
+
+def comes_with_a_package(data: str) -> bool:
+    """Whether the data set lies in a package that is among the dependencies, so that it is there."""
+    return DATA.get(data) == "lib.data:digits"
 
 
 def check_cifar_resnet(depth: int, width: int) -> None:

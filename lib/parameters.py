@@ -66,24 +66,52 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     seed: NonNegativeInt = 0
     repeats: PositiveInt = 5
     warmup: NonNegativeInt = 1
+    source: str = ""
+    pretrained: bool = False
     checkpoint: Annotated[str, AfterValidator(partial(_existing, "a model.pt of the original program"))] = ""
     trace_file: Annotated[str, AfterValidator(partial(_existing, TRACE))] = ""
     train_images: NonNegativeInt = 0
     test_images: NonNegativeInt = 0
 
     @model_validator(mode="after")
+    def _levels_remove_weights(self):
+        if "levels" not in self.model_fields_set:
+            return self
+        if self.pruner == "dense":
+            raise ValueError("pruner is dense with levels: one that removes weights is allowed, such as mag")
+        if self.pruner == "mag-init":
+            raise ValueError("pruner is mag-init with levels, which score trained weights: mag is allowed for these")
+        if self.density == 1:
+            raise ValueError("density is 1 with levels: less than 1 is allowed, as levels remove weights")
+        return self
+
+    @model_validator(mode="after")
     def _dense_keeps_all(self):
         given = self.model_fields_set
         if self.pruner == "dense" and "density" in given and self.density != 1:
             raise ValueError(f"pruner dense keeps every weight, so density must be 1, not {self.density}")
+        if self.pruner == "dense" and "densities" in given and set(self.densities) != {1}:
+            raise ValueError(f"pruner dense keeps every weight, so densities must be [1.0], not {self.densities}")
         if self.pruner == "dense" and self.ablation != "none":
             raise ValueError(f"pruner dense has no mask to destroy, so ablation must be none, not {self.ablation}")
         return self
 
     @model_validator(mode="after")
-    def _levels_remove_weights(self):
-        if "levels" in self.model_fields_set and self.density == 1:
-            raise ValueError("density is 1 with levels: less than 1 is allowed, as levels remove weights")
+    def _initial_weights_are_initial(self):
+        if self.pruner != "mag-init" or "pre_epochs" not in self.model_fields_set:
+            return self  # without `pre_epochs`, a notebook looks at what its source has pruned
+        for name in ("source", "pre_epochs", "pretrained"):
+            if value := getattr(self, name):
+                raise ValueError(
+                    f"{name} is {value!r} with pruner mag-init, which ranks initial weights: mag is allowed there"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _pretrained_weights_exist(self):
+        if self.pretrained and self.model not in catalog.PRETRAINED:
+            known = ", ".join(catalog.PRETRAINED)
+            raise ValueError(f"pretrained is True with model {self.model}, and no such weights exist: one of {known}")
         return self
 
     @model_validator(mode="after")
@@ -153,8 +181,17 @@ def _check_type(notebook: str, name: str, value: Any, default: Any) -> None:
     if isinstance(value, wanted) and not (isinstance(value, bool) and not isinstance(default, bool)):
         return
     kind = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
-    hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if isinstance(value, str) and "e" in value else ""
+    hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if isinstance(default, float) and _is_number(value) else ""
     raise ValueError(
         f"notebook {notebook}: {name}: received {value!r}, allowed is {kind.get(type(default), 'a value')}"
         f" such as {default!r}{hint}"
     )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a text is a number with an exponent, such as 1e-3."""
+    try:
+        float(value)
+    except (ValueError, TypeError):
+        return False
+    return isinstance(value, str) and "e" in value.lower()

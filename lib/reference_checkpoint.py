@@ -7,6 +7,7 @@ than ours. Nothing in the file is executed: it is read as tensors only.
 """
 
 import re
+from collections.abc import Callable
 from math import isqrt
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def _recognised(tensors: dict[str, Tensor]) -> dict:
     channels = convolutions[0][1] if convolutions else None
     shape = (channels, SIDE, SIDE) if channels else None
     finders = (_cifar_resnet, _small_image_resnet, _lottery_vgg, _features_vgg, _imagenet_resnet)
-    name = next(filter(None, (find(sizes) for find in finders)), None)
+    name = next(filter(None, (_found(find, sizes) for find in finders)), None)
     if set(sizes) <= {f"{n}.{part}" for n in range(12) for part in ("weight", "bias")} and linear:
         name = "conv" if convolutions else "fc"
         positions = linear[0][1] // conv.WIDTH
@@ -83,6 +84,13 @@ def _recognised(tensors: dict[str, Tensor]) -> dict:
         side = 32 * isqrt(sizes["classifier.0.weight"][1] // 512)  # five max-pools
         shape = (channels, side, side)
     return {"name": name, "shape": shape, "classes": linear[-1][0] if linear else None}
+
+
+def _found(find: Callable[[dict[str, tuple]], str | None], sizes: dict[str, tuple]) -> str | None:
+    try:
+        return find(sizes)
+    except IndexError:  # a tensor has fewer dimensions than its name promises
+        return None
 
 
 # Which network it is, from names and sizes; each returns None for another kind
@@ -199,7 +207,7 @@ def _our_names(names: list[str], model: str) -> dict[str, str]:
         return {name: name for name in names}
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
     ours = {layer: f"layers.{position}" for position, layer in enumerate(layers)}
-    if model == "conv":
+    if model == "conv" and layers:
         ours[layers[-1]] = "fc"
     return {name: f"{ours[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}" for name in names}
 

@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 import subprocess
@@ -16,7 +15,6 @@ from PIL import Image
 from lib import catalog, models, paths
 from lib import data as datasets
 from lib.data import cached, decoding, folders, room, sampling
-from lib.data.__main__ import main
 from lib.train import train
 
 TINY = {"train": {"n01": 3, "n02": 3}, "val": {"n01": 2, "n02": 2}}
@@ -288,20 +286,6 @@ def test_an_image_of_another_size_is_named_where_all_have_to_be_alike(root):
     with pytest.raises(ValueError, match=r"n02_1.JPEG is 63 x 64 pixels: 64 x 64 is expected") as caught:
         datasets.load("tinyimagenet")
     one_line(caught)
-
-
-def test_the_command_lists_and_does_not_decode(root, capsys):
-    place = flowers(root)
-    damage(place / "train/rose/rose_1.png")  # its header is whole
-
-    assert main(["folder-flowers"]) == 0
-    info = json.loads(capsys.readouterr().out)
-    assert (info["train_images"], info["classes"]) == (4, 2)
-    command = [sys.executable, "-m", "lib.data", "folder-trees"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=paths.ROOT)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"no folder {root}/trees: train/<class>/ and test/<class>/")
-    assert done.stderr.count("\n") == 1
 
 
 # Subsets and memory

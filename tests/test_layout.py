@@ -21,7 +21,7 @@ RECORD = {
     "report", "study",
 }  # fmt: skip
 COMPUTE = {
-    "ablations", "checkpoint", "compact", "compiling", "conservation", "data", "device", "explore", "flops",
+    "ablations", "checkpoint", "compact", "compiling", "conservation", "data", "device", "explore", "feasible", "flops",
     "inference", "layer_tables", "masks", "memory", "models", "multishot", "noise", "optimizers", "precision",
     "pruners", "ranking", "reference_checkpoint", "storage", "timing", "tracing", "train",
 }  # fmt: skip

@@ -108,6 +108,27 @@ def test_rates_and_levels_that_cannot_be(message):
     assert str(caught.value).removeprefix("notebook multishot: ") == message
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        ("lr", "1e-3", True),
+        ("lr", "1.0E3", True),
+        ("lr", "0.1", False),
+        ("lr", "ten", False),
+        ("lr", "infinite", False),
+        ("epochs", "1e3", False),
+        ("epochs", "three", False),
+        ("also", "biases", False),
+        ("seed", [1, "1e3"], False),
+    ],
+)
+def test_only_a_text_that_would_be_a_number_is_told_how_to_write_one(name, text, hint):
+    with pytest.raises(ValueError, match=f"{name}: received ") as caught:
+        parameters.resolve("accuracy", {name: text})
+    assert str(caught.value).endswith(" (YAML reads 1e-3 as text: write 1.0e-3)") == hint
+    assert "\n" not in str(caught.value)
+
+
 def test_rates_fit_the_training_before_pruning_too():
     steps = {"lr_schedule": "steps", "lr_drops": [3], "epochs": 5}
     parameters.Allowed(**steps)

@@ -363,6 +363,28 @@ def test_unknown_names_and_no_known_network(tmp_path):
     assert refused(odd) == "PATH fits no vgg11-bn: layers.9.extra is 2 there, missing is allowed"
 
 
+ODD = {
+    "a first convolution without dimensions": {"conv.weight": ()}
+    | {f"blocks.{n}.conv1.weight": (1,) for n in range(3)},
+    "a VGG's convolution without dimensions": {"layers.0.conv.weight": ()},
+    "a classifier of one dimension": {f"features.{n}.weight": (c, 1, 3, 3) for n, c in enumerate(VGG11)}
+    | {"classifier.0.weight": (5,)},
+    "stages whose first block is missing": {
+        f"layer{stage}.{n}.conv1.weight": (64, 64, 1, 1)
+        for stage, count in enumerate(STAGES[50], 1)
+        for n in range(1, count + 1)
+    },
+    "identities only": {"blocks.0.shortcut.weight": (3, 1, 1)},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("name", [None, "fc", "conv", "vgg11"])
+def test_tensors_of_other_dimensions_than_their_names_promise(odd, name, tmp_path):
+    torch.save({key: torch.ones(size) for key, size in ODD[odd].items()}, tmp_path / "model.pt")
+    assert refused(tmp_path / "model.pt", name).startswith(f"PATH fits no {name or 'model'}: ")
+
+
 class Evil:
     def __reduce__(self):
         return os.mkdir, ("made-by-a-pickle",)

@@ -1,7 +1,6 @@
 """Command line: python -m lib.study run|report|status|keep|list."""
 
 import argparse
-import subprocess
 import sys
 import time
 
@@ -13,7 +12,7 @@ from lib import paths, runs
 from lib.command import Parser, interruptible
 from lib.files import read_json
 from lib.progress import duration
-from lib.study import reference, state
+from lib.study import beforehand, reference, state
 
 TELL_EVERY_S = 60.0
 
@@ -74,7 +73,7 @@ def run(planned: dict, jobs: int | None, report: bool, console: Console) -> int:
     missing = [r for r in planned["runs"] if state.of(planned, r) != "done"]
     done = len(planned["runs"]) - len(missing)
     console.print(f"Study {planned['study']}: {len(planned['runs'])} runs, {done} done, {len(missing)} to do.")
-    _check_data(missing)
+    beforehand.check(missing)
     with warm(len(missing)) as nursery:
         with _progress(console) as bar:
             task = bar.add_task("starting", total=len(planned["runs"]), completed=done, left="")
@@ -86,21 +85,6 @@ def run(planned: dict, jobs: int | None, report: bool, console: Console) -> int:
         if errors:
             console.print(f"{len(errors)} of {len(planned['runs'])} runs failed; start again to try them again.")
         return max(int(bool(errors)), make_report(planned, console, nursery) if report else 0)
-
-
-def _check_data(missing: list[dict]) -> None:
-    """Read, and where there is no data folder download, every data set that open runs need, before any training.
-
-    ValueError in one line for what is missing or damaged. In a process of its own, since reading imports torch;
-    not for `digits`, which a package carries.
-    """
-    names = sorted({r["parameters"]["data"] for r in missing if "data" in r["parameters"]} - {"digits"})
-    if not names:
-        return
-    done = subprocess.run([sys.executable, "-m", "lib.data", *names], cwd=paths.ROOT, capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        raise ValueError(lines[-1] if lines else f"data sets {', '.join(names)} could not be read")
 
 
 class _Watch:
