@@ -5,12 +5,14 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from lib import paths, runs, tables
+from lib import networks, paths, runs, tables
 from lib.study import reference, state
 
 # Whose runs the summary reads; by default own ones, and the reference's until there are any.
 RESULTS = ("", "own", "reference")
 COLLAPSE = 2  # from this compression on a report asks which methods lose whole layers
+# The notebooks whose runs the report has something to say about.
+REPORTED = {"accuracy", "layers", "timing", "trace", "amp", "multishot", "checkpoint"}
 
 
 def load(study: str, results: str = "") -> SimpleNamespace:
@@ -23,8 +25,10 @@ def load(study: str, results: str = "") -> SimpleNamespace:
     `lib.shares`); `reference`, whether these are the reference runs; `beside`, the reference runs to compare own ones
     with, or None; `folder` for its figures; `planned` and `done` (accuracy runs, described, a row each); `ablations`,
     its `planned` and `done` with the runs that an ablation changed, which the others leave out; `looked` (planned runs
-    of the notebook layers, described); `everything` (finished runs of all notebooks); `gaps` (run -> why it is
-    missing); `histories`, `layers` (tables of all finished accuracy runs); `data` (the facts of each set of images).
+    of the notebook layers, described); `involved`, `stored` (planned runs that have a network and finished ones that
+    stored it, of any notebook, see `lib.networks`); `everything` (finished runs of all notebooks); `gaps` (run -> why
+    it is missing); `histories`, `layers` (tables of all finished accuracy runs); `data` (the facts of each set of
+    images); `facts` (run -> its run.json); `parts`. Any of the frames but `everything` may be empty.
     ValueError for a study never started, or without reference runs when these are asked for.
     """
     if results not in RESULTS:
@@ -44,8 +48,9 @@ def _book(name: str, plan: dict, folder: Path | None, beside: SimpleNamespace | 
     if everything.empty:
         raise ValueError(f"study {name!r} has no finished run: python -m lib.study run {name}")
     accuracy = everything[everything["notebook"] == "accuracy"]
+    word = plan.get("word", "compression")
     planned = tables.planned(plan)
-    done = tables.named_as(tables.described(accuracy, plan.get("word", "compression")), planned)
+    done = tables.named_as(tables.described(accuracy, word), planned)
     return SimpleNamespace(
         study=study,
         name=name,
@@ -54,12 +59,14 @@ def _book(name: str, plan: dict, folder: Path | None, beside: SimpleNamespace | 
         parts=parts(plan),
         title=plan["title"],
         question=" ".join(plan["question"].split()),
-        word=plan.get("word", "compression"),
+        word=word,
         folder=folder,
         planned=planned[planned["ablation"] == tables.NO_ABLATION],
         done=done[done["ablation"] == tables.NO_ABLATION],
         ablations=SimpleNamespace(planned=planned, done=done),
         looked=tables.planned(plan, "layers"),
+        involved=networks.involved(plan),
+        stored=networks.stored(everything, done, word),
         everything=everything,
         gaps=state.gaps(plan),
         histories=runs.table(study, accuracy["run"], "history"),
@@ -70,23 +77,59 @@ def _book(name: str, plan: dict, folder: Path | None, beside: SimpleNamespace | 
 
 
 def looks(book: SimpleNamespace, notebook: str) -> list[SimpleNamespace]:
-    """The finished runs of a notebook that looks closely: `run`, `row`, `directory`, in the plan's order."""
+    """The finished runs of a notebook, in the plan's order: `run`, `row`, `directory`.
+
+    `suffix` goes to the labels of its figures and tables, "" for the first and "-2" for the second, and `seed` to what
+    a caption calls it: ", seed 2" where there are several seeds.
+    """
     found = book.everything[book.everything["notebook"] == notebook]
+    several = "seed" in found and found["seed"].nunique() > 1
     return [
-        SimpleNamespace(run=row["run"], row=row, directory=paths.RUNS / book.study / row["run"])
-        for _, row in found.iterrows()
+        SimpleNamespace(
+            run=row["run"],
+            row=row,
+            directory=paths.RUNS / book.study / row["run"],
+            suffix=f"-{number}" if number > 1 else "",
+            seed=f", seed {row['seed']:.0f}" if several else "",
+        )
+        for number, (_, row) in enumerate(found.iterrows(), 1)
     ]
 
 
+def looked_at(book: SimpleNamespace) -> dict[str, str]:
+    """Run of the notebook layers -> what network it looks at, such as `Digits / FC, SNIP at ratio 10`."""
+    looked = book.looked
+    names = looked["task"] + ", " + looked["method"] + " at " + looked["at"]
+    return dict(zip(looked["run"], tables.told_apart(names, looked["run"]), strict=True))
+
+
 def parts(plan: dict) -> set[str]:
-    """What the report of a plan has something to say about: its notebooks, `ablations`, `collapse`."""
-    found = {run["notebook"] for run in plan["runs"]}
+    """What the report of a plan has something to say about.
+
+    The names of its notebooks (`accuracy` only for runs that no ablation changed); `ablations`; `collapse`; and
+    `methods-by-layer`, where methods can be compared layer by layer.
+    """
+    found = {run["notebook"] for run in plan["runs"]} - {"accuracy"}
     planned = tables.planned(plan)
-    if (planned["ablation"] != tables.NO_ABLATION).any():
+    compared = planned[planned["ablation"] == tables.NO_ABLATION]
+    if len(compared):
+        found |= {"accuracy", "methods-by-layer"}
+    if len(compared) < len(planned):
         found.add("ablations")
-    if planned["compression"].nunique() > 3 and planned["compression"].max() >= COLLAPSE:
+    if compared["compression"].nunique() > 3 and compared["compression"].max() >= COLLAPSE:
         found.add("collapse")
+    if _compared(tables.planned(plan, "layers")):
+        found.add("methods-by-layer")
     return found
+
+
+def unreported(book: SimpleNamespace) -> str | None:
+    """Which finished runs this report has no section for."""
+    names = sorted(set(book.everything["notebook"]) - REPORTED)
+    if not names:
+        return None
+    many = f"notebook{'s' if len(names) > 1 else ''} {', '.join(f'`{name}`' for name in names)}"
+    return f"This report has no section for the runs of the {many}."
 
 
 def closer(book: SimpleNamespace, notebook: str) -> SimpleNamespace | None:
@@ -94,22 +137,44 @@ def closer(book: SimpleNamespace, notebook: str) -> SimpleNamespace | None:
     return next(iter(looks(book, notebook)), None)
 
 
-def by_layer(book: SimpleNamespace, compression: float) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
-    """Task -> (layers.csv of its runs, their plan): where its methods keep their weights.
+def by_layer(book: SimpleNamespace, compression: float) -> dict[tuple[str, float], tuple[pd.DataFrame, pd.DataFrame]]:
+    """(task, compression) -> (layers.csv of its runs, their plan): where its methods keep their weights.
 
-    Of the runs of the notebook `layers`, for each task of which it looked at several methods; otherwise of the
-    accuracy runs of the swept tasks at `compression`, as they are after training.
+    Of the runs of the notebook `layers`, wherever they looked at several methods; otherwise of the accuracy runs of
+    the swept tasks, as they are after training: at `compression`, or at the task's highest where it has not that one.
     """
-    found = {}
-    for task in tables.tasks(book.looked):
-        chosen = book.looked[book.looked["task"] == task]
-        if chosen["method"].nunique() > 1:
-            finished = [one.run for one in looks(book, "layers") if one.run in set(chosen["run"])]
-            found[task] = runs.table(book.study, finished, "layers"), chosen
-    for task in tables.swept_tasks(book.planned) if not found else []:
-        chosen = tables.at(book.planned, task, compression)
-        found[task] = book.layers[book.layers["run"].isin(chosen["run"])], chosen
-    return {task: (rows, chosen) for task, (rows, chosen) in found.items() if len(rows)}
+    found = _compared(book.looked)
+    finished = {one.run for one in looks(book, "layers")}
+    shown = {at: (_layers(book, chosen[chosen["run"].isin(finished)]), chosen) for at, chosen in found.items()}
+    for task in tables.swept_tasks(book.planned) if not shown else []:
+        pruned = book.planned[(book.planned["task"] == task) & (book.planned["pruner"] != "dense")]
+        tried = set(pruned["compression"])
+        at = compression if compression in tried else max(tried, default=compression)
+        chosen = tables.at(book.planned, task, at)
+        if book.layers["run"].isin(pruned["run"]).any():
+            shown[task, at] = book.layers[book.layers["run"].isin(chosen["run"])], chosen
+    return {at: (rows, chosen) for at, (rows, chosen) in shown.items() if len(rows)}
+
+
+def _compared(looked: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:
+    """(task, compression) -> the planned runs of `layers` there, wherever they are of several methods."""
+    places = {
+        (task, compression): looked[(looked["task"] == task) & (looked["compression"] == compression)]
+        for task in tables.tasks(looked)
+        for compression in sorted(looked.loc[looked["task"] == task, "compression"].unique())
+    }
+    return {place: chosen for place, chosen in places.items() if chosen["method"].nunique() > 1}
+
+
+def _layers(book: SimpleNamespace, chosen: pd.DataFrame) -> pd.DataFrame:
+    return runs.table(book.study, chosen["run"], "layers")
+
+
+def checkpoints(book: SimpleNamespace) -> pd.DataFrame:
+    """The finished runs of the notebook checkpoint, as `findings.checkpoints` takes them."""
+    found = book.everything[book.everything["notebook"] == "checkpoint"]
+    measured = ["run", "checkpoint", "weights_kept", "top1_pct", "top5_pct", "connected"]
+    return book.stored.merge(found.reindex(columns=measured), on="run")
 
 
 def missing(book: SimpleNamespace, notebook: str) -> str | None:
@@ -132,17 +197,18 @@ def table(book: SimpleNamespace, notebook: str, file: str) -> pd.DataFrame:
     return read(one, file) if one else pd.DataFrame()
 
 
-def timings(book: SimpleNamespace, task: str) -> tuple[pd.DataFrame, pd.Series | None]:
-    """The passes of one task, a row a network and form, with its pruning, and the run that timed them.
-
-    Empty and None while no timing run of that task is finished.
-    """
+def timings(book: SimpleNamespace) -> list[SimpleNamespace]:
+    """What each finished timing run measured: `task`, `rows` (see `tables.timing_summary`) and `row`, the run."""
+    found = []
     for one in looks(book, "timing"):
-        found = tables.timing_summary(read(one, "timings"), book.done)
-        found = found[found["task"] == task]
-        if len(found):
-            return found, one.row
-    return pd.DataFrame(), None
+        passes = read(one, "timings")
+        made = networks.examples(one.row, list(dict.fromkeys(passes["network"])), book.word)
+        rows = tables.timing_summary(passes, book.stored if one.row["sources"] else made)
+        rows = rows.sort_values("form", ascending=False, kind="stable")  # permanent weights first
+        found += [
+            SimpleNamespace(task=task, rows=rows[rows["task"] == task], row=one.row) for task in tables.tasks(rows)
+        ]
+    return found
 
 
 def test_set(book: SimpleNamespace, task: str) -> dict:
@@ -150,8 +216,8 @@ def test_set(book: SimpleNamespace, task: str) -> dict:
 
     `images` is None while none of its runs is finished; ten classes where a run did not record them.
     """
-    name = book.planned.loc[book.planned["task"] == task, "data"].iloc[0]
-    facts = next((facts for facts in book.data if facts["name"] == name), {})
+    names = set(book.involved.loc[book.involved["task"] == task, "data"])
+    facts = next((facts for facts in book.data if facts["name"] in names), {})
     return {"images": facts.get("test_images"), "classes": facts.get("classes", 10)}
 
 

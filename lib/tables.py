@@ -88,7 +88,8 @@ def task(row: dict | pd.Series) -> str:
 def planned(plan: dict, notebook: str = "accuracy") -> pd.DataFrame:
     """One row a planned run of `notebook`: `run`, its parameters, and what `described` adds."""
     rows = [{"run": r["id"], **r["parameters"]} for r in plan["runs"] if r["notebook"] == notebook]
-    return described(pd.DataFrame(rows), plan.get("word", "compression"))
+    found = described(pd.DataFrame(rows), plan.get("word", "compression"))
+    return found if rows else found.astype(object)  # a frame of nothing can be joined with runs by their names
 
 
 def described(frame: pd.DataFrame, word: str = "compression") -> pd.DataFrame:
@@ -194,6 +195,12 @@ def epochs_grid(plan: pd.DataFrame) -> pd.DataFrame:
     for _, run in plan.iterrows():
         table.loc[run["task"], run["method"]] = epochs(plan, run)
     return table
+
+
+def unknown(table: pd.DataFrame) -> str:
+    """What the question marks of an `epochs_grid` in `table` mean, for the end of its caption; nothing without one."""
+    found = table.map(lambda cell: str(cell).startswith(UNKNOWN)).any(axis=None)
+    return f" ({UNKNOWN} where a network came from elsewhere than the runs of this table)" if found else ""
 
 
 def accuracy(done: pd.DataFrame, plan: pd.DataFrame, compression: float) -> pd.DataFrame:

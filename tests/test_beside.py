@@ -9,6 +9,7 @@ from frames import run, study
 from lib.findings import beside
 
 TASK = "MNIST / FC"
+SHARES = ["ratio", "density (%)", "sparsity (%)"]
 
 
 def book(*rows: dict, cpu="CPU A", versions=None, images=10000, fingerprint="sha256:1f", **parameters):
@@ -35,14 +36,14 @@ def book(*rows: dict, cpu="CPU A", versions=None, images=10000, fingerprint="sha
         }
         for _, row in done.iterrows()
     }
-    return SimpleNamespace(done=done, planned=planned, facts=facts, beside=None)
+    return SimpleNamespace(done=done, planned=planned, facts=facts, beside=None, word="compression")
 
 
 def both(own, reference):
     """The shown table and the sentences as one text."""
     own.beside = reference
     cells = beside.compare(own)
-    return beside.table(cells), " ".join(beside.sentences(own, cells))
+    return beside.table(cells, own.word), " ".join(beside.sentences(own, cells))
 
 
 def has(text: str, *parts: str) -> None:
@@ -62,8 +63,23 @@ def test_equal_sides_agree_to_the_last_digit():
     assert "difference" not in text
     assert table[beside.DIFFERENCE].tolist() == [0] * 4
     assert beside.OTHER not in table
-    expected = [(TASK, 0.0, "Dense"), (TASK, 0.5, "SNIP"), (TASK, 1.0, "Rand"), (TASK, 1.0, "SNIP")]
-    assert table.index.tolist() == expected
+    expected = [(TASK, "0", "Dense"), (TASK, "0.5", "SNIP"), (TASK, "1", "Rand"), (TASK, "1", "SNIP")]
+    assert table.index.droplevel(SHARES).tolist() == expected
+
+
+def test_ratio_density_and_sparsity_stand_side_by_side():
+    table, _ = both(book(*ROWS), book(*ROWS))
+    assert table.index.names == ["task", "compression", *SHARES, "method"]
+    assert table.index.tolist()[2] == (TASK, "1", "10", "10", "90", "Rand")
+
+
+def test_a_study_that_speaks_in_ratios_is_answered_in_ratios():
+    ours, theirs = book(run("snip", 60), run("rand", 50)), book(run("snip", 61), run("grasp", 50))
+    ours.word = "ratio"
+    table, text = both(ours, theirs)
+    has(text, f"SNIP at ratio 10 on {TASK}", "Only the reference has 1 cell: GraSP at ratio 10")
+    assert "compression" not in text
+    assert table.index.names == ["task", *SHARES, "method"]
 
 
 @pytest.mark.parametrize(("top1", "said", "within"), [(83.2, "+3.20", 3), (76.8, "−3.20", 3), (80.4, "+0.40", 4)])
@@ -71,7 +87,8 @@ def test_the_largest_difference_and_how_many_are_within_the_test_set(top1, said,
     table, text = both(book(*ROWS[:1], run("snip", top1), *ROWS[2:]), book(*ROWS))
     has(text, f"3 equal to the last digit, {within} within 2 standard errors")
     has(text, f"**{said} points**: SNIP at compression 1 on {TASK}, yours {top1:.2f} %, the reference 80.00 %")
-    assert table.loc[(TASK, 1.0, "SNIP"), beside.DIFFERENCE] == pytest.approx(top1 - 80)
+    shown = table.droplevel(SHARES)
+    assert shown.loc[(TASK, "1", "SNIP"), beside.DIFFERENCE] == pytest.approx(top1 - 80)
 
 
 def test_sides_exchanged_give_the_opposite_differences():
@@ -106,7 +123,7 @@ def test_other_settings_are_said_in_the_row_and_not_counted():
     table, text = both(short, book(run("snip", 80), run("rand", 70), run("mag", 60, pre_epochs=3)))
     has(text, "1 cell computed on both sides with the same settings: all equal")
     has(text, "2 cells were made with other settings", "differ by −20.00 to −10.00 points: two experiments")
-    said = table[beside.OTHER].xs(1.0, level="compression")
+    said = table[beside.OTHER].droplevel(SHARES).xs("1", level="compression")
     assert said[(TASK, "SNIP")] == "epochs 0 + 2 against 0 + 10; train images 100 against all"
     assert said[(TASK, "Mag")] == "epochs 0 + 10 against 3 + 10"
     assert said[(TASK, "Rand")] == ""
@@ -131,6 +148,12 @@ def test_a_longer_training_before_pruning_shows_through_its_source():
     longer = [run("dense", 90, 0, epochs=20), rows[1]]
     table, _ = both(book(*rows), book(*longer))
     assert table[beside.OTHER].tolist() == ["epochs 0 + 10 against 0 + 20", "epochs 10 + 10 against 20 + 10"]
+
+
+def test_a_training_that_started_from_a_file_has_unknown_epochs_before():
+    filed, own = book(run("mag", 80, source="s/checkpoint-fc")), book(run("mag", 80, pre_epochs=5))
+    table, _ = both(filed, own)
+    assert table[beside.OTHER].tolist() == ["epochs ? + 10 against 5 + 10"]
 
 
 def test_a_parameter_that_one_side_has_not_recorded_is_no_difference():

@@ -251,6 +251,8 @@ def test_size_of_kept_weights():
     both(one(where.kept_are_large(tails)), "1 of 1 layers", "3.00 times")
     both(one(where.kept_are_large(middle)), "0 of 1 layers", "0.33 times")
     assert where.kept_are_large(bars("a", [1, 1], [0, 0])) is None
+    # a network from a file: its removed weights are zeros, and what they were is not known
+    assert where.kept_are_large(bars("a", [5, 0, 0, 5], [0, 0, 10, 0])) is None
 
 
 # mixed precision
@@ -333,7 +335,7 @@ def book(*rows, gaps=None) -> SimpleNamespace:
     }
     return SimpleNamespace(
         study="s", name="s", reference=False, title="Title", question="Which one? And why? In short.",
-        done=done, planned=plan.assign(**extra), everything=done,
+        done=done, planned=plan.assign(**extra), everything=done.assign(notebook="accuracy"), involved=plan,
         gaps=gaps or {}, facts=dict.fromkeys(done["run"], facts),
         data=[{"name": "mnist", "source": "MNIST, the files.", "test_images": 10000,
                         "fingerprint": "sha256:1f", "altered_train": 90, "altered_test": 2}],
@@ -350,7 +352,7 @@ def test_title_has_question_numbers_and_methods():
 def test_conclusions_follow_the_numbers():
     rows = [run("snip", 80, 0.5), run("rand", 70, 0.5), run("snip", 60), run("rand", 65)]
     clock = timings(("dense", 0, 2.0, None, 0.1, 2000), ("snip", 1, 1.0, None, 0.1, 200))
-    text = conclusions.conclusions(book(*rows), clock, ["Extra 1."])
+    text = conclusions.conclusions(book(*rows), [clock], ["extra 1."])
     both(
         text,
         "Rand loses least (5.0 points)",
@@ -361,13 +363,39 @@ def test_conclusions_follow_the_numbers():
         "- Extra 1.",
     )
     both(text, "No run was left with an empty layer")
-    other = conclusions.conclusions(book(*rows[:3], run("rand", 65, collapsed_layers="fc.weight")), clock[:0], [])
+    other = conclusions.conclusions(book(*rows[:3], run("rand", 65, collapsed_layers="fc.weight")), [clock[:0]], [])
     both(other, "1 of 4 networks lost whole layers (Rand)")
     assert "MACs" not in other
     opposite = conclusions.conclusions(
-        book(run("snip", 80, 0.5), run("rand", 70, 0.5), run("snip", 79), run("rand", 20)), clock[:0], []
+        book(run("snip", 80, 0.5), run("rand", 70, 0.5), run("snip", 79), run("rand", 20)), [], []
     )
     both(opposite, "SNIP loses least (1.0 points)", "Rand most (50.0 points)")
+    unknown = conclusions.conclusions(book(*rows), [clock.assign(macs_kept=math.nan)], [])
+    assert "MACs" not in unknown, "examples of the notebook timing have none counted"
+
+
+def test_without_an_accuracy_run_there_is_nothing_to_conclude_from_them():
+    nothing = book(run("snip", None))
+    assert conclusions.conclusions(nothing, [], []) == ""
+    assert conclusions.conclusions(nothing, [], ["The step takes 3 ms."]) == "- The step takes 3 ms."
+    nothing.involved = nothing.involved[:0]
+    nothing.question = "What is it?"
+    said = conclusions.title(nothing)
+    both(said, "# Title", "0 of 0 runs")
+    assert "Abstract" not in said
+    assert "seed" not in said
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([run("snip"), run("mag")], "Compared are Mag, SNIP on MNIST / FC."),
+        ([run("snip")], "The pruning method is SNIP on MNIST / FC."),
+        ([run("dense", compression=0)], "It looks at MNIST / FC."),
+    ],
+)
+def test_the_abstract_says_what_the_study_is_about(rows, said):
+    both(conclusions.title(book(*rows)), said)
 
 
 def test_settings_come_from_the_runs():
@@ -434,7 +462,7 @@ def test_the_first_block_is_the_first_part_with_several_layers():
 
 def test_methods_beyond_the_equation_are_explained_where_they_are_planned():
     def said(*rows):
-        return settings.further_methods(SimpleNamespace(planned=study(*rows)[1]))
+        return settings.further_methods(SimpleNamespace(involved=study(*rows)[1]))
 
     both(said(run("lamp"), run("erk"), run("snip", rounds=3)), "LAMP divides", "ERK keeps", "iterative SNIP")
     assert "ERK" not in said(run("lamp"))

@@ -35,9 +35,23 @@ def test_critical_compression_lies_between_the_last_intact_and_the_first_broken(
     assert math.isnan(found.loc["Rand", "held"])
     assert math.isnan(found.loc["GraSP", "held"]), "one seed that breaks is enough"
     table = collapse.table(done, {TASK: 4.5})
-    assert table.loc[TASK].to_dict() == {
-        "Rand": "under 1", "SNIP": "2 to 3", "GraSP": "under 1", "SynFlow": "over 4", "theoretical maximum": "4.50",
+    assert table.loc[(TASK, "compression")].to_dict() == {
+        "Rand": "under 1", "SNIP": "2 to 3", "GraSP": "under 1", "SynFlow": "over 4", "theoretical maximum": "4.5",
     }  # fmt: skip
+
+
+def test_where_methods_break_is_said_in_ratios_densities_and_sparsities_too():
+    done, _ = study(run("snip", compression=1), broken("snip", 2), run("synflow", compression=3), broken("rand", 1))
+    table = collapse.table(done, {TASK: 4.0}).loc[TASK]
+    assert table["SNIP"].to_dict() == {
+        "compression": "1 to 2", "ratio": "10 to 100", "density (%)": "10 to 1", "sparsity (%)": "90 to 99",
+    }  # fmt: skip
+    # a method that holds longer keeps less
+    assert table["SynFlow"].tolist() == ["over 3", "over 1,000", "under 0.1", "over 99.9"]
+    assert table["Rand"].tolist() == ["under 1", "under 10", "over 10", "under 90"]
+    assert table["theoretical maximum"].tolist() == ["4", "10,000", "0.01", "99.99"]
+    assert collapse.table(done.assign(word="ratio"), {TASK: 4.0}).loc[TASK].index.tolist() == table.index.tolist()[1:]
+    assert collapse.table(done[:0], {}).empty
 
 
 def test_a_network_without_a_path_is_broken_though_no_layer_is_empty():

@@ -17,8 +17,8 @@ ROOT = paths.ROOT
 NEUTRAL = {"catalog", "files", "rates"}
 RECORD = {
     "paths", "runs", "shares", "progress", "command", "parameters", "machine", "tables", "plots", "plots_conservation",
-    "plots_levels", "plots_trace", "plots_collapse", "panels", "panels_trace", "summary", "findings", "traces",
-    "report", "study",
+    "plots_levels", "plots_trace", "plots_collapse", "panels", "panels_trace", "networks", "summary", "findings",
+    "traces", "report", "study",
 }  # fmt: skip
 COMPUTE = {
     "ablations", "checkpoint", "compact", "compiling", "conservation", "data", "device", "explore", "feasible", "flops",

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from lib import files, runs, summary
+from lib import files, runs, summary, tables
 from lib.study import state
 
 FACTS = {
@@ -64,7 +64,7 @@ def test_part_of_a_study(study):
     assert summary.test_set(book, book.planned["task"].iloc[0]) == {"images": 9, "classes": 10}
     assert summary.table(book, "layers", "parts")["kept"].tolist() == [1]
     assert summary.closer(book, "timing") is None
-    assert summary.timings(book, "any")[0].empty
+    assert summary.timings(book) == []
     assert "timing" in summary.missing(book, "timing")
     assert summary.missing(book, "layers") is None
     assert summary.table(book, "amp", "amp").empty
@@ -85,9 +85,9 @@ def test_timings_are_joined_with_what_they_time(study):
     rows = f"network,form,repeat,seconds\n{one},1,1.0\n{one},2,3.0\n"
     study("timing", {"networks": 1}, timings=rows)
     book = summary.load("s")
-    found, timed = summary.timings(book, book.planned["task"].iloc[0])
-    assert timed["notebook"] == "timing"
-    (row,) = found.to_dict("records")
+    (timed,) = summary.timings(book)
+    assert (timed.task, timed.row["notebook"]) == (book.planned["task"].iloc[0], "timing")
+    (row,) = timed.rows.to_dict("records")
     assert (row["method"], row["compression"], row["median_s"]) == ("SNIP", 1.0, 2.0)
     assert row["network"] == "SNIP at compression 1"
 
@@ -98,11 +98,17 @@ def test_parts_are_what_the_plan_has_to_show(study):
 
     one = {"data": "digits", "model": "fc", "pruner": "snip", "seed": 1}
     few = [one | {"density": d} for d in (1, 0.5, 0.1, 0.01)]
-    assert summary.parts(state.plan("s")) == {"accuracy", "layers", "timing"}
-    assert summary.parts(plan(*few)) == {"accuracy", "collapse"}
-    assert summary.parts(plan(*few[:3])) == {"accuracy"}
-    assert summary.parts(plan(one | {"density": 0.1, "ablation": "shuffle"})) == {"accuracy", "ablations"}
+    compared = {"accuracy", "methods-by-layer"}
+    assert summary.parts(state.plan("s")) == compared | {"layers", "timing"}
+    assert summary.parts(plan(*few)) == compared | {"collapse"}
+    assert summary.parts(plan(*few[:3])) == compared
+    assert summary.parts(plan(one | {"density": 0.1, "ablation": "shuffle"})) == {"ablations"}
     assert summary.parts({"runs": [{"id": "x", "notebook": "trace", "parameters": {}}]}) == {"trace"}
+    layers = [
+        {"id": p, "notebook": "layers", "parameters": one | {"pruner": p, "density": 0.1}} for p in ("snip", "rand")
+    ]
+    assert summary.parts({"runs": layers}) == {"layers", "methods-by-layer"}
+    assert summary.parts({"runs": layers[:1]}) == {"layers"}
 
 
 def test_layers_come_from_closer_looks_where_these_compare_methods(study, bench):
@@ -110,8 +116,11 @@ def test_layers_come_from_closer_looks_where_these_compare_methods(study, bench)
     study("accuracy-snip-c1", {"top1_pct": 50.0}, layers=row)
     study("layers", {"weights": 5}, layers=row)
     book = summary.load("s")
-    ((task, (rows, chosen)),) = summary.by_layer(book, 1.0).items()
-    assert (task, rows["run"].tolist()) == (book.planned["task"].iloc[0], ["accuracy-snip-c1-seed1"])
+    ((at, (rows, chosen)),) = summary.by_layer(book, 1.0).items()
+    assert (at, rows["run"].tolist()) == ((book.planned["task"].iloc[0], 1.0), ["accuracy-snip-c1-seed1"])
+    # a compression that the task was not pruned to: the highest that it was
+    ((at, (again, _)),) = summary.by_layer(book, 3.0).items()
+    assert (at[1], again["run"].tolist()) == (1.0, rows["run"].tolist())
     bench.write(
         "s",
         {"notebook": "accuracy", "grid": {"pruner": ["snip", "rand"], "compression": [0.5, 1]}},
@@ -125,9 +134,35 @@ def test_layers_come_from_closer_looks_where_these_compare_methods(study, bench)
         files.write_json(folder / runs.RUN, FACTS | {"notebook": "layers", "parameters": entry["parameters"]})
         files.write_json(folder / runs.METRICS, {"weights": 5, "wall_s": 1.0})
         (folder / "layers.csv").write_text(row)
-    ((task, (rows, chosen)),) = summary.by_layer(summary.load("s"), 1.0).items()
-    assert task == "Digits / ResNet-20"  # the notebook's own default
+    ((at, (rows, chosen)),) = summary.by_layer(summary.load("s"), 1.0).items()
+    assert at == ("Digits / ResNet-20", 1.0)  # the notebook's own default
     assert (rows["run"].tolist(), chosen["run"].tolist()) == (looked[:1], looked)
+
+
+def test_compressions_of_closer_looks_are_not_averaged(study, bench):
+    study("accuracy-snip-c1", {"top1_pct": 50.0})
+    bench.write("s", {"notebook": "layers", "grid": {"pruner": ["snip", "rand"], "ratio": [2, 10, 50]}})
+    planned = state.plan("s") | {"runs": state.plan("s")["runs"][:-1]}  # at ratio 50 nothing to compare
+    state.save(planned)
+    for entry in planned["runs"]:
+        folder = state.folder(planned) / entry["id"]
+        files.write_json(folder / runs.RUN, FACTS | {"notebook": "layers", "parameters": entry["parameters"]})
+        files.write_json(folder / runs.METRICS, {"weights": 5, "wall_s": 1.0})
+        density = entry["parameters"]["density"]
+        (folder / "layers.csv").write_text(f"layer,density,shape,weights,macs_dense\na,{density},1,10,10\n")
+    found = summary.by_layer(summary.load("s"), 1.0)
+    assert [at for _, at in found] == pytest.approx([0.301, 1.0], abs=1e-3)
+    for (_, compression), (rows, chosen) in found.items():
+        shown = tables.layer_densities(rows, chosen)
+        assert shown.loc["a", ["Rand", "SNIP"]].tolist() == pytest.approx([100 * 10**-compression] * 2, rel=1e-3)
+
+
+def test_runs_without_a_section_are_named(study, bench):
+    study("accuracy-snip-c1", {"top1_pct": 50.0})
+    assert summary.unreported(summary.load("s")) is None
+    book = summary.load("s")
+    book.everything = book.everything.assign(notebook="conservation")
+    assert summary.unreported(book) == "This report has no section for the runs of the notebook `conservation`."
 
 
 def as_reference(bench) -> None:

@@ -70,6 +70,17 @@ def test_epochs_count_what_the_source_was_trained_for():
     }  # fmt: skip
 
 
+def test_epochs_before_a_start_from_elsewhere_are_not_known():
+    filed = run("mag", epochs=10, pre_epochs=5, source="study/checkpoint-fc")
+    again = run("snip", epochs=2, source=f"study/{filed['run']}")
+    done, plan = study(filed, again, run("rand"))
+    assert np.isnan(tables.pre_epochs(plan, plan.iloc[0]))
+    shown = tables.epochs_grid(plan)
+    assert shown.loc["MNIST / FC"].to_dict() == {"Rand": "0 + 10", "Mag": "? + 10", "SNIP": "? + 2"}
+    assert "?" in tables.unknown(tables.accuracy(done, plan, 1.0))
+    assert tables.unknown(tables.accuracy(*study(run("rand")), 1.0)) == ""
+
+
 def test_accuracy_has_top1_top5_and_epochs_of_every_task():
     done, plan = study(
         run("snip", 50.0), run("snip", None, model="resnet20", run="r"), run("dense", 60.0, compression=0)
@@ -153,6 +164,33 @@ def test_time_grid_is_laid_out_like_the_accuracies():
     assert table["SNIP"].tolist() == ["1.000 ± 0.100", "", "0.900 ± 0.050"]
     masked = tables.time_grid(clock, "masked forward")
     assert masked["SNIP"].tolist() == ["", "1.400 ± 0.050"]
+
+
+def test_several_networks_of_one_cell_are_all_timed():
+    clock = timings(
+        ("dense", 0, 1.0, None, 0.1, 2000), ("dense", 0, 3.0, None, 0.3, 2000), ("snip", 1, 0.9, 1.4, 0.05, 200),
+        ("snip", 1, 0.7, 1.2, 0.15, 200),
+    )  # fmt: skip
+    assert tables.time_grid(clock, "permanent")["SNIP"].tolist() == ["2.000 ± 0.200 (n = 2)", "0.800 ± 0.100 (n = 2)"]
+    (alone,) = tables.time_grid(clock[clock["pruner"] == "dense"], "permanent").to_dict("records")
+    assert alone == {"Dense": "2.000 ± 0.200 (n = 2)"}
+
+
+def test_names_of_timed_networks_tell_them_apart():
+    done, _ = study(run("snip", seed=1), run("snip", seed=2), run("rand"), run("dense", compression=0))
+    passes = pd.DataFrame({"network": "s/" + done["run"], "form": "permanent", "seconds": 1.0})
+    named = tables.timing_summary(passes, done).set_index("run")["network"]
+    twice = [f"SNIP at compression 1, {name}" for name in done["run"][:2]]
+    assert named.loc[done["run"]].tolist() == [*twice, "Rand at compression 1", "Dense"]
+
+
+def test_layers_that_took_no_part_are_whole():
+    _, plan = study(run("snip"), run("rand"))
+    frame = pd.concat([layers(plan["run"][0], {"a": 10, "fc": 20}), layers(plan["run"][1], {"a": 50})])
+    assert tables.layer_densities(frame, plan).loc["fc", ["Rand", "SNIP"]].tolist() == [100, 20]
+    counted = tables.layer_macs(frame, plan)
+    assert counted.loc["fc"].to_dict() == {"Dense": 200, "Rand": 200, "SNIP": 40}
+    assert counted.loc["all layers", "Rand"] == 300
 
 
 def test_layer_densities_are_means_over_seeds_in_the_network_order():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from lib import tables
+from lib import shares, tables
 from lib.findings import settings
 from lib.findings.accuracy import CLEAR, standard_error
 
@@ -53,7 +53,7 @@ def _settings(book, runs: pd.DataFrame) -> dict[str, list[str]]:
     for _, run in runs.iterrows():
         facts = book.facts[run["run"]]
         values = {k: v for k, v in facts["parameters"].items() if k not in IDENTITY | {"epochs", "pre_epochs"}}
-        values |= {"epochs": f"{tables.pre_epochs(book.planned, run)} + {run['epochs']}"}
+        values |= {"epochs": tables.epochs(book.planned, run)}
         values |= {"images": (facts.get("data") or {}).get("fingerprint")}
         if values.get("train_images") == 0:
             values["train_images"] = "all"
@@ -69,8 +69,11 @@ def _differing(mine: dict, other: dict) -> str:
     return "; ".join(dict.fromkeys(said))
 
 
-def table(cells: pd.DataFrame) -> pd.DataFrame:
-    """The cells as the report shows them: both accuracies (%), the difference, and where needed other settings."""
+def table(cells: pd.DataFrame, word: str) -> pd.DataFrame:
+    """The cells as the report shows them: both accuracies (%), the difference, and where needed other settings.
+
+    `word` is how the study says how much is kept; ratio, density and sparsity stand side by side (see `lib.shares`).
+    """
     found = pd.DataFrame({
         "yours": cells["yours"].map(tables.spread),
         "reference": cells["reference"].map(tables.spread),
@@ -78,7 +81,9 @@ def table(cells: pd.DataFrame) -> pd.DataFrame:
     })  # fmt: skip
     if (cells["other"] != "").any():
         found[OTHER] = cells["other"]
-    return found.set_index(pd.MultiIndex.from_frame(cells[CELL]))
+    left = pd.DataFrame([shares.columns(compression, word) for compression in cells["compression"]])
+    named = [cells["task"], *(left[name] for name in left), cells["method"]]
+    return found.set_index(pd.MultiIndex.from_arrays(named))
 
 
 def signed(value: float) -> str:
@@ -97,11 +102,12 @@ def sentences(own: SimpleNamespace, cells: pd.DataFrame) -> list[str]:
     """What the table says: cells with the same settings, with others, missing ones, and what agrees exactly."""
     both = cells[(cells["yours"].str.len() > 0) & (cells["reference"].str.len() > 0)]
     same, other = both[both["other"] == ""], both[both["other"] != ""]
-    said = [*_same(same), _others(other), *_missing(cells), kept(own), _unrecorded(own), _versions(own)]
+    word = own.word
+    said = [*_same(same, word), _others(other), *_missing(cells, word), kept(own), _unrecorded(own), _versions(own)]
     return [sentence for sentence in said if sentence]
 
 
-def _same(cells: pd.DataFrame) -> list[str]:
+def _same(cells: pd.DataFrame, word: str) -> list[str]:
     """How many cells agree, within what, and the largest difference."""
     if cells.empty:
         return []
@@ -119,7 +125,8 @@ def _same(cells: pd.DataFrame) -> list[str]:
     return [
         f"{said}.",
         f"The largest difference is **{signed(_mean(largest['yours']) - _mean(largest['reference']))} points**: "
-        f"{_name(largest)}, yours {_mean(largest['yours']):.2f} %, the reference {_mean(largest['reference']):.2f} %.",
+        f"{_name(largest, word)}, yours {_mean(largest['yours']):.2f} %, "
+        f"the reference {_mean(largest['reference']):.2f} %.",
     ]
 
 
@@ -164,12 +171,12 @@ def _others(cells: pd.DataFrame) -> str | None:
     )
 
 
-def _missing(cells: pd.DataFrame) -> list[str]:
+def _missing(cells: pd.DataFrame, word: str) -> list[str]:
     said = []
     for side, words in (("yours", "Only the reference has"), ("reference", "Only you have")):
         alone = cells[cells[side].str.len() == 0]
         if len(alone):
-            names = _listed([_name(row) for _, row in alone.iterrows()])
+            names = _listed([_name(row, word) for _, row in alone.iterrows()])
             said.append(f"{words} {_count(len(alone), 'cell')}: {names}.")
     return said
 
@@ -190,7 +197,7 @@ def kept(own: SimpleNamespace) -> str | None:
     said = f"Of {total} with the same seed on both sides, {same}, and {macs.sum()} exactly as many MACs."
     if weights.all():
         return said
-    names = _listed([f"{_name(row)}, seed {row['seed']}" for _, row in pairs[~weights].iterrows()])
+    names = _listed([f"{_name(row, own.word)}, seed {row['seed']}" for _, row in pairs[~weights].iterrows()])
     return f"{said} **Equal densities must keep equally many weights:** not so for {names}."
 
 
@@ -223,8 +230,8 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _name(row) -> str:
-    where = f"{row['method']} at compression {row['compression']:g}" if row["compression"] else row["method"]
+def _name(row, word: str) -> str:
+    where = row["method"] + (f" at {shares.say(row['compression'], word)}" if row["compression"] else "")
     return f"{where} on {row['task']}"
 
 

@@ -47,23 +47,33 @@ def critical(done: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(done: pd.DataFrame, limits: dict[str, float]) -> pd.DataFrame:
-    """Critical compression of each method by task, with the theoretical maximum in the last column.
+    """How far each method can go, by task, with the theoretical maximum in the last column.
 
-    `2 to 2.5` lies between the last tried compression that left every network whole and the first that did not;
-    `over 4` was not reached.
+    A row each for the compression (where the study speaks of compressions), ratio, density and sparsity. `2 to 2.5`
+    lies between the last tried compression that left every network whole and the first that did not; `over 4` was not
+    reached.
     """
     found = critical(done)
-    cells = found.assign(cell=[_cell(held, broke) for held, broke in zip(found["held"], found["broke"], strict=True)])
     order = [m for m in tables.methods(done) if m in set(found["method"])]
-    wide = cells.pivot(index="task", columns="method", values="cell").reindex(index=list(limits), columns=order)
-    wide["theoretical maximum"] = [f"{limit:.2f}" for limit in limits.values()]
-    return wide.fillna("").rename_axis(columns=None)
+    word = done["word"].iloc[0] if len(done) else "compression"
+    rows = []
+    for task, limit in limits.items():
+        ends = found[found["task"] == task].set_index("method")
+        for quantity, most in shares.columns(limit, word).items():
+            cells = {m: _cell(ends.loc[m, "held"], ends.loc[m, "broke"], quantity, word) for m in ends.index}
+            rows.append({"task": task, "quantity": quantity, **cells, "theoretical maximum": most})
+    wide = pd.DataFrame(rows, columns=["task", "quantity", *order, "theoretical maximum"])
+    return wide.fillna("").set_index(["task", "quantity"])
 
 
-def _cell(held: float, broke: float) -> str:
+def _cell(held: float, broke: float, quantity: str, word: str) -> str:
+    """Both ends of where a method breaks, in a quantity of `shares.columns`; a density falls from one to the other."""
+    less, more = ("over", "under") if quantity == "density (%)" else ("under", "over")
     if math.isnan(broke):
-        return f"over {held:g}"
-    return f"under {broke:g}" if math.isnan(held) else f"{held:g} to {broke:g}"
+        return f"{more} {shares.columns(held, word)[quantity]}"
+    if math.isnan(held):
+        return f"{less} {shares.columns(broke, word)[quantity]}"
+    return " to ".join(shares.columns(end, word)[quantity] for end in (held, broke))
 
 
 def sentences(done: pd.DataFrame, limits: dict[str, float]) -> list[str]:

@@ -9,18 +9,34 @@ from lib.findings import cost
 
 
 def title(book: SimpleNamespace) -> str:
-    """Title block in Markdown: title, question, byline, abstract."""
-    found = sorted(set(book.planned["pruner"]) - {"dense"}, key=list(catalog.PRUNERS).index)
-    names = ", ".join(catalog.label(p) for p in found)
-    seeds = len(set(book.planned["seed"]))
-    whose = "Reference results of study" if book.reference else "Study"
-    byline = (
-        f"{whose} {book.name}, {len(book.everything)} of {len(book.everything) + len(book.gaps)} runs finished, "
-        f"{seeds} seed{'s' if seeds > 1 else ''} a configuration"
-    )
+    """Title block in Markdown: title, question, byline, and an abstract where there is something to say."""
     question, rest = _split(book.question)
-    said = [rest, f"Compared are {names} on {' and '.join(tables.tasks(book.planned))}.", *_best(book), *_robust(book)]
-    return f"# {book.title}\n\n*{question}*\n\n{byline}\n\n**Abstract.** {' '.join(s for s in said if s)}"
+    said = [sentence for sentence in (rest, _subject(book.involved), *_best(book), *_robust(book)) if sentence]
+    abstract = [f"**Abstract.** {' '.join(said)}"] if said else []
+    return "\n\n".join([f"# {book.title}", f"*{question}*", _byline(book), *abstract])
+
+
+def _byline(book) -> str:
+    whose = "Reference results of study" if book.reference else "Study"
+    parts = [
+        f"{whose} {book.name}",
+        f"{len(book.everything)} of {len(book.everything) + len(book.gaps)} runs finished",
+    ]
+    if seeds := book.involved["seed"].nunique():
+        parts.append(f"{seeds} seed{'s' if seeds > 1 else ''} a configuration")
+    return ", ".join(parts)
+
+
+def _subject(involved: pd.DataFrame) -> str | None:
+    """What the study is about, from the planned runs of all its notebooks: see `lib.networks.involved`."""
+    if involved.empty:
+        return None
+    found = sorted(set(involved["pruner"]) - {"dense", ""}, key=list(catalog.PRUNERS).index)
+    networks = " and ".join(tables.tasks(involved))
+    if not found:
+        return f"It looks at {networks}."
+    names = ", ".join(catalog.label(p) for p in found)
+    return f"{'Compared are' if len(found) > 1 else 'The pruning method is'} {names} on {networks}."
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -50,10 +66,14 @@ def _best(book) -> list[str]:
     return said
 
 
-def conclusions(book: SimpleNamespace, timings: pd.DataFrame, others: list[str]) -> str:
-    """A Markdown list: the best method by task and compression, robustness, cost; then the sentences of `others`."""
-    said = [*_best(book), *_robust(book), *_collapse(book), *_cost(timings), *others]
-    return "\n".join(f"- {sentence}" for sentence in said if sentence)
+def conclusions(book: SimpleNamespace, timings: list[pd.DataFrame], others: list[str]) -> str:
+    """A Markdown list: the best method by task and compression, robustness, cost; then the sentences of `others`.
+
+    `timings` are those of one task and run each (see `tables.timing_summary`).
+    """
+    costs = [sentence for rows in timings for sentence in _cost(rows)]
+    said = [*_best(book), *_robust(book), *_collapse(book), *costs, *others]
+    return "\n".join(f"- {sentence[0].upper()}{sentence[1:]}" for sentence in said if sentence)
 
 
 def _robust(book) -> list[str]:
@@ -76,7 +96,9 @@ def _robust(book) -> list[str]:
 
 
 def _collapse(book) -> list[str]:
-    empty = book.done[book.done["collapsed_layers"].fillna("") != ""] if len(book.done) else book.done
+    if book.done.empty:
+        return []
+    empty = book.done[book.done["collapsed_layers"].fillna("") != ""]
     if empty.empty:
         return ["No run was left with an empty layer."]
     names = ", ".join(dict.fromkeys(empty["method"]))
@@ -87,17 +109,18 @@ def _collapse(book) -> list[str]:
 
 
 def _cost(timings: pd.DataFrame) -> list[str]:
-    if timings.empty:
+    permanent = timings[timings["form"] == "permanent"] if len(timings) else timings
+    if permanent.empty or cost.noisy(timings):
         return []
-    permanent = timings[timings["form"] == "permanent"]
-    pruned, dense = permanent[permanent["pruner"] != "dense"], permanent[permanent["pruner"] == "dense"]
-    if pruned.empty or dense.empty or cost.noisy(timings):
+    dense = permanent[permanent["pruner"] == "dense"]
+    pruned = permanent[(permanent["pruner"] != "dense") & permanent["macs_kept"].notna()]
+    if pruned.empty or dense.empty:
         return []
-    ratio = dense["median_s"].iloc[0] / pruned["median_s"].median()
+    ratio = dense["median_s"].median() / pruned["median_s"].median()
     saved = pruned["macs_dense"].median() / pruned["macs_kept"].median()
     said = (
-        f"Unstructured pruning removed {1 - 1 / saved:.0%} of the MACs (median over {len(pruned)} networks) and made "
-        f"inference {ratio:.2f} times as fast as the dense network"
+        f"Unstructured pruning of {pruned['task'].iloc[0]} removed {1 - 1 / saved:.0%} of the MACs (median over "
+        f"{len(pruned)} networks) and made inference {ratio:.2f} times as fast as the dense network"
     )
     noise = (permanent["spread_s"] / permanent["median_s"]).median()
     if abs(ratio - 1) <= 3 * noise:

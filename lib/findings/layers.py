@@ -56,7 +56,13 @@ def extremes(layers: pd.DataFrame) -> str | None:
 
 
 def kept_are_large(histograms: pd.DataFrame) -> str | None:
-    """Whether kept weights are larger in magnitude than removed ones, layer by layer, from the bin centres."""
+    """Whether kept weights are larger in magnitude than removed ones, layer by layer, from the bin centres.
+
+    None where all removed ones are in the bin of zero: in a network from a file they have no other value.
+    """
+    zero = (histograms["left"] <= 0) & (histograms["right"] > 0)
+    if not histograms.loc[~zero, "removed"].any():
+        return None
     rows = histograms.assign(size=(histograms["left"] + histograms["right"]).abs() / 2)
     means = {}
     for part in ("kept", "removed"):

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from lib import shares
+
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a network (compression, precision): median epoch time and its spread, peak memory, last top-1.
@@ -27,6 +29,35 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     difference = last.sub(last.xs("float32", level="precision"))
     table = table.join(difference.groupby(keys).agg(difference_pct="mean", difference_sd="std"))
     return table.fillna({"epoch_sd_s": 0.0}).dropna(axis=1, how="all").reset_index()
+
+
+def shown(summed: pd.DataFrame, word: str) -> pd.DataFrame:
+    """`summary` in print: a row a network, with ratio, density and sparsity side by side (see `lib.shares`).
+
+    `word` is how the study says how much is kept. Times and accuracies stand with their standard deviations where
+    these were measured.
+    """
+    left = pd.DataFrame([shares.columns(compression, word) for compression in summed["compression"]])
+    table = pd.DataFrame({
+        "epoch (s)": _with_spread(summed, "epoch_s", "epoch_sd_s"),
+        "epochs timed": summed["epochs_timed"],
+        "peak memory (MiB)": summed["peak_memory_mib"],
+        "of it added (MiB)": summed["added_memory_mib"],
+        "top-1 (%)": _with_spread(summed, "top1_pct", "top1_sd"),
+        "to float32 (points)": _with_spread(summed, "difference_pct", "difference_sd", sign="+"),
+    })  # fmt: skip
+    if (summed["n"] > 1).any():
+        table.insert(4, "seeds", summed["n"])
+    table.loc[summed["precision"] == "float32", "to float32 (points)"] = ""
+    return table.set_index(pd.MultiIndex.from_arrays([*(left[name] for name in left), summed["precision"]]))
+
+
+def _with_spread(summed: pd.DataFrame, name: str, deviation: str, sign: str = "") -> pd.Series:
+    """`12.34 ± 0.56`, or `12.34` where no `deviation` is known; one decimal more where all values are below 1."""
+    digits = 2 if summed[name].abs().max() >= 1 else 3
+    spread = summed[deviation] if deviation in summed else pd.Series(np.nan, index=summed.index)
+    values = summed[name].map(lambda value: f"{value:{sign}.{digits}f}".replace("-", "−"))
+    return values + spread.map(lambda sd: f" ± {sd:.{digits}f}" if sd > 0 else "")
 
 
 def sentences(table: pd.DataFrame, memory_of: str) -> list[str]:

@@ -4,12 +4,16 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from lib import catalog, tables
+from lib import catalog, parameters, tables
+
+# Parameters of a notebook that stand elsewhere in the report: with its tables, or as seeds.
+TOLD = ("data", "model", "densities", "seed", "run_dir")
 
 
 def settings(book: SimpleNamespace) -> pd.DataFrame:
     """Two columns, `setting` and `value`, in words: data, networks, training, seeds, software, hardware."""
-    rows = [*_data(book), *_networks(book), *_training(book), *_software(book), *_hardware(book)]
+    parts = (_data, _networks, _training, _other_training, _software, _hardware)
+    rows = [row for part in parts for row in part(book)]
     return pd.DataFrame(rows, columns=["setting", "value"])
 
 
@@ -65,6 +69,29 @@ def _training(book) -> list:
     if any(_column(plan, "pretrained", False)):
         rule += "; networks start from torchvision's weights for ImageNet where a run says so"
     return [*rows, ("Training: all", rule), ("Scoring", scoring), *_taking_part(plan), ("Seeds", seeds)]
+
+
+def _other_training(book) -> list:
+    """How networks were trained by notebooks that train ones of their own, from the parameters of these."""
+    rows = []
+    for notebook in ("multishot", "amp"):
+        made = book.everything[book.everything["notebook"] == notebook]
+        names = [name for name in parameters.declared(notebook) if name in made and name not in TOLD]
+        for task in dict.fromkeys(tables.task(run) for _, run in made.iterrows()):
+            runs = [run for _, run in made.iterrows() if tables.task(run) == task]
+            values = {name: list(dict.fromkeys(_text(name, run[name]) for run in runs)) for name in names}
+            said = ", ".join(f"{name.replace('_', ' ')} {' or '.join(texts)}" for name, texts in values.items())
+            rows.append((f"Training: {task} (notebook {notebook})", said))
+    return rows
+
+
+def _text(name: str, value) -> str:
+    """The value of a parameter in words."""
+    if isinstance(value, list | tuple):
+        return " and ".join(map(str, value)) or "none"
+    if name == "train_images" and not value:
+        return "all"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _by_length(number: str) -> tuple[int, str]:
@@ -154,9 +181,9 @@ FURTHER = {
 
 def further_methods(book) -> str | None:
     """What the methods do that the equation of the report does not name, of those in the study."""
-    pruners = set(book.planned["pruner"])
+    pruners = set(book.involved["pruner"])
     said = [words for pruner, words in FURTHER.items() if pruner in pruners]
-    if ((book.planned["pruner"] == "snip") & (book.planned["rounds"] > 1)).any():
+    if ((book.involved["pruner"] == "snip") & (book.involved["rounds"] > 1)).any():
         said.append("SNIP in several rounds is iterative SNIP ([[11]](#ref-force))")
     return "; ".join(said) + "." if said else None
 
