@@ -34,10 +34,15 @@ PRETRAINED = tuple(f"{name}-imagenet" for name in _IMAGENET)
 # Functions whose networks take images of 28 x 28 and of any number of channels, in training also one by one. A network
 # that is not of these is tried out before a study starts.
 SMALL_IMAGES = ("lib.models.fc:fc", "lib.models.conv:conv", "lib.models.resnet:resnet", "lib.models.resnet50:resnet")
+MODELS |= {"transformer": "lib.models.transformer:transformer"}
+# `mlp-2x1024` has two hidden layers of width 1024
+MLP = re.compile(r"mlp-(?P<hidden>[1-9][0-9]?)x(?P<width>[1-9][0-9]{0,4})")
 # `resnet20`, `resnet20-w32`, or as the code of Tanaka et al. 2020 calls that, `wide-resnet20`
 CIFAR_RESNET = re.compile(r"(?P<wide>wide-)?resnet(?P<depth>0|[1-9][0-9]*)(-w(?P<width>0|[1-9][0-9]*))?")
 
 DATA = {name: f"lib.data:{name}" for name in ("digits", "mnist", "cifar10", "cifar100", "tinyimagenet", "imagenet")}
+DATA |= {"sst2": "lib.data.texts:sst2", "sst2-glue": "lib.data.texts:sst2_glue"}
+DATA |= {f"{of}-20x20": ("lib.data.handwritten:cropped", {"of": of, "size": 20}) for of in ("digits", "mnist")}
 # `folder-flowers` is the folder `flowers` of the data folder; no name leads out of that
 FOLDER = re.compile(r"folder-(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)")
 
@@ -68,17 +73,22 @@ LABELS = {
     "cifar100": "CIFAR-100",
     "tinyimagenet": "Tiny-ImageNet",
     "imagenet": "ImageNet",
+    "digits-20x20": "Digits-20x20",
+    "mnist-20x20": "MNIST-20x20",
+    "sst2": "SST-2",
+    "sst2-glue": "SST-2-GLUE",
+    "transformer": "Transformer",
 }
 
 
 # Names that are patterns, in words.
 _MORE = {
-    "model": ", and resnetD-wW for any depth D = 6n + 2 and width W",
+    "model": ", mlp-HxW for H hidden layers of width W, and resnetD-wW for any depth D = 6n + 2 and width W",
     "data": ", and folder-NAME for the folder NAME of images (letters, digits, - and _)",
 }
 
 # Parts of the names of models.
-_PARTS = {"bn": "BN", "wide": "Wide", "imagenet": "ImageNet", "tinyimagenet": "TinyImageNet"}
+_PARTS = {"mlp": "MLP", "bn": "BN", "wide": "Wide", "imagenet": "ImageNet", "tinyimagenet": "TinyImageNet"}
 
 
 def check(kind: str, name: str) -> str:
@@ -105,6 +115,11 @@ def takes_small_images(model: str) -> bool:
     return (entry if isinstance(entry, str) or not entry else entry[0]) in SMALL_IMAGES
 
 
+def takes_texts(model: str) -> bool:
+    """Whether the network has embeddings for the words of texts; all but `transformer` take images."""
+    return model == "transformer" or bool(MLP.fullmatch(str(model)))
+
+
 def comes_with_a_package(data: str) -> bool:
     """Whether the data set lies in a package that is among the dependencies, so that it is there."""
     return DATA.get(data) == "lib.data:digits"
@@ -123,7 +138,7 @@ def label(name: str) -> str:
     folder = FOLDER.fullmatch(name)
     if folder:
         return folder["name"]
-    if name in LABELS or not re.match(r"(wide-)?resnet[0-9]|vgg[0-9]", name):
+    if name in LABELS or not re.match(r"(wide-)?resnet[0-9]|vgg[0-9]|mlp-", name):
         return LABELS.get(name, name)
     spelled = re.sub(r"(resnet|vgg)(?=[0-9])", lambda found: {"resnet": "ResNet-", "vgg": "VGG-"}[found[0]], name)
     return "-".join(_PARTS.get(part, part) for part in spelled.split("-"))
@@ -138,6 +153,9 @@ def _entry(kind: str, name: str) -> str | tuple[str, dict]:
         width = int(found["width"] or (32 if found["wide"] else 16))
         check_cifar_resnet(int(found["depth"]), width)
         return "lib.models.resnet:resnet", {"depth": int(found["depth"]), "width": width}
+    found = MLP.fullmatch(str(name)) if kind == "model" else None
+    if found:
+        return "lib.models.mlp:mlp", {"hidden": int(found["hidden"]), "width": int(found["width"])}
     found = FOLDER.fullmatch(str(name)) if kind == "data" else None
     if found:
         return "lib.data:folder", {"name": found["name"]}

@@ -10,13 +10,15 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from lib.data.dataset import blank
 
-def positions(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
-    """Parameter name -> number of output positions at which each of its weights is used, for one (C, H, W) image.
 
-    Height x width of the output for a convolution, 1 for a linear layer. Found by sending one black image
-    through a copy of the model, which itself is not touched. (Not on the meta device: the first batch norm there
-    imports for 6 s.)
+def positions(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
+    """Parameter name -> number of output positions at which each of its weights is used, for one input of `shape`.
+
+    Height x width of the output for a convolution, 1 for a linear layer, or as many as there are words where it is
+    used on each. Found by sending one black image, or the longest text, through a copy of the model, which itself is
+    not touched. (Not on the meta device: the first batch norm there imports for 6 s.)
     """
     tensors = [*model.parameters(), *model.buffers()]  # shared with the copy: evaluation writes to none
     copied = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
@@ -31,12 +33,12 @@ def positions(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
             layer.register_forward_hook(lambda layer, _, output, name=name: count(f"{name}.weight", layer, output))
             found[f"{name}.weight"] = 0
     with torch.no_grad():
-        copied(torch.zeros(1, *shape, device=next(model.parameters()).device))
+        copied(blank(shape, device=next(model.parameters()).device))
     return found
 
 
-def macs(model: nn.Module, shape: tuple[int, int, int], masks: dict[str, Tensor] | None = None) -> dict[str, int]:
-    """`{"macs_dense": ..., "macs_kept": ...}` of one image of `shape` (C, H, W): the whole network.
+def macs(model: nn.Module, shape: tuple[int, ...], masks: dict[str, Tensor] | None = None) -> dict[str, int]:
+    """`{"macs_dense": ..., "macs_kept": ...}` of one input of `shape`: the whole network.
 
     A layer without a mask counts as dense, so without masks both are equal. (The sums over `layer_rows` are those of
     the masked layers alone.)

@@ -53,6 +53,37 @@ def inference(
     return rows
 
 
+@torch.inference_mode()
+def latencies(
+    networks: dict[str, Callable[[Tensor], object]], inputs: dict[int, Tensor], *, repeats: int = 50, warmup: int = 5
+) -> list[dict]:
+    """Time single forward passes: rows `network`, `batch`, `repeat` (from 1), `seconds`.
+
+    `inputs` has a batch for each batch size, on the device and normalised. In each of `warmup` untimed and `repeats`
+    timed rounds every network has one turn with every batch, in an order that shifts by one from round to round; a
+    turn ends when the device is synchronised. A network is a model, put in evaluation mode and left there, or any
+    function of a batch. ValueError for an impossible number.
+    """
+    if not networks or not inputs or repeats < 1 or warmup < 0 or any(len(x) != n for n, x in inputs.items()):
+        sizes = {n: len(x) for n, x in inputs.items()}
+        raise ValueError(
+            f"{len(networks)} networks, batches {sizes}, repeats {repeats}, warmup {warmup}: at least 1, batches of "
+            "the sizes that they are called by, 1 and 0 are allowed"
+        )
+    for network in networks.values():
+        if isinstance(network, nn.Module):
+            network.eval()
+    device = next(iter(inputs.values())).device
+    settle(device)
+    turns, rows = [(name, batch) for batch in inputs for name in networks], []
+    for turn in range(warmup + repeats):
+        for name, batch in _rotated(turns, turn):
+            seconds = _pass_s(networks[name], [inputs[batch]], device)
+            if turn >= warmup:
+                rows.append({"network": name, "batch": batch, "repeat": turn - warmup + 1, "seconds": seconds})
+    return rows
+
+
 def _pass_s(network: Callable[[Tensor], Tensor], batches: list[Tensor], device: torch.device) -> float:
     synchronise(device)
     start = time.perf_counter()
@@ -62,7 +93,7 @@ def _pass_s(network: Callable[[Tensor], Tensor], batches: list[Tensor], device: 
     return time.perf_counter() - start
 
 
-def _rotated(labels: list[tuple[str, str]], turn: int) -> list[tuple[str, str]]:
+def _rotated(labels: list, turn: int) -> list:
     first = turn % len(labels)
     return labels[first:] + labels[:first]
 

@@ -21,9 +21,10 @@ RECORD = {
     "traces", "report", "study",
 }  # fmt: skip
 COMPUTE = {
-    "ablations", "checkpoint", "compact", "compiling", "conservation", "data", "device", "explore", "feasible", "flops",
-    "inference", "layer_tables", "masks", "memory", "models", "multishot", "noise", "optimizers", "precision",
-    "pruners", "ranking", "reference_checkpoint", "storage", "timing", "tracing", "train",
+    "ablations", "checkpoint", "compact", "compiling", "conservation", "data", "device", "explore", "feasible",
+    "flops", "formats", "inference", "layer_tables", "masks", "memory", "models", "multishot", "noise", "optimizers",
+    "parametrised", "precision", "pruners", "ranking", "reference_checkpoint", "sparsity", "storage", "timing",
+    "tracing", "train",
 }  # fmt: skip
 BOTH = {"bench"}  # like a notebook, it calls one half and writes with the other
 HEAVY = {"torch", "torchvision"}

@@ -80,3 +80,23 @@ def test_impossible_settings(digits, changes):
     arguments = {"networks": {("a", "permanent"): print}} | changes
     with pytest.raises(ValueError, match=r"at least 1, 1, 1, 0 and 0 to 1000 are allowed"):
         timing.inference(data=digits, **arguments)
+
+
+def test_single_passes_take_turns_at_every_batch_size():
+    calls = []
+    networks = {name: recorder(name, calls) for name in "ab"}
+    rows = timing.latencies(networks, {1: torch.zeros(1, 2), 8: torch.zeros(8, 2)}, repeats=3, warmup=1)
+    assert Counter((row["network"], row["batch"]) for row in rows) == {(n, b): 3 for n in "ab" for b in (1, 8)}
+    rounds = [calls[i : i + 4] for i in range(0, len(calls), 4)]
+    assert len(rounds) == 4
+    assert all(sorted(turn) == [("a", 1), ("a", 8), ("b", 1), ("b", 8)] for turn in rounds)
+    assert len({tuple(turn) for turn in rounds}) == 4, "nobody is always first"
+
+
+@pytest.mark.parametrize("changes", [
+    {"networks": {}}, {"inputs": {}}, {"inputs": {2: torch.zeros(1, 2)}}, {"repeats": 0}, {"warmup": -1},
+])  # fmt: skip
+def test_impossible_latencies(changes):
+    good = {"networks": {"a": lambda x: x}, "inputs": {1: torch.zeros(1, 2)}, "repeats": 1, "warmup": 0}
+    with pytest.raises(ValueError, match="1 and 0 are allowed"):
+        timing.latencies(**(good | changes))

@@ -9,7 +9,7 @@ A data set of one's own is a function that returns `assemble(...)`, and its line
 
 from lib.data.batches import PAD, augment, normalise, scoring_batches
 from lib.data.cifar import CIFAR10_MD5, CIFAR10_STATISTICS, CIFAR100_MD5, CIFAR100_STATISTICS, cifar10, cifar100
-from lib.data.dataset import Dataset, assemble, fingerprint
+from lib.data.dataset import Dataset, assemble, assemble_texts, blank, fingerprint
 from lib.data.folders import folder, imagenet, tinyimagenet
 from lib.data.handwritten import MNIST_MD5, MNIST_STATISTICS, digits, mnist
 from lib.data.loading import load
@@ -26,7 +26,9 @@ __all__ = [
     "PAD",
     "Dataset",
     "assemble",
+    "assemble_texts",
     "augment",
+    "blank",
     "cifar10",
     "cifar100",
     "digits",

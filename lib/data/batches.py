@@ -15,8 +15,10 @@ PAD = 4  # pixels of zero padding around an image before it is cropped at random
 def normalise(data: Dataset, images: Tensor) -> Tensor:
     """uint8 images (N x C x H x W) to float32 with the data set's mean and standard deviation per channel.
 
-    Of images larger than `data.shape`, the centre of that size.
+    Of images larger than `data.shape`, the centre of that size. The word numbers of texts (N x L) become int64.
     """
+    if data.words:
+        return images.long()
     scale, shift = _normalisation(data.mean, data.std, images.device)
     return _centre(images, *data.shape[1:]).to(torch.float32).mul_(scale).sub_(shift)
 

@@ -17,6 +17,9 @@ class Dataset:
 
     Training images may be larger than test images. A network then sees a random crop of them in training, and
     their centre wherever nothing is augmented.
+
+    Texts stand in the place of images as numbers of words (int32, N x L, 0 where a text has ended); then `words` says
+    how many numbers there are, 0 included.
     """
 
     name: str
@@ -29,16 +32,26 @@ class Dataset:
     std: tuple
     augment: bool  # random crop and flip while training
     info: dict = field(repr=False)  # plain JSON for the run: counts, classes, fingerprint, source, altered images
+    words: int = 0  # of a vocabulary; 0 for images
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one image as networks see it."""
-        return tuple(self.test_x.shape[1:])
+    def shape(self) -> tuple[int, ...]:
+        """What one input is to a network: (channels, height, width) of an image, (length, words) of a text."""
+        return (self.test_x.shape[1], self.words) if self.words else tuple(self.test_x.shape[1:])
 
     @property
     def device(self) -> torch.device:
         """Where the images are, and therefore where training happens."""
         return self.train_x.device
+
+
+def blank(shape: tuple[int, ...], count: int = 1, device="cpu") -> Tensor:
+    """`count` inputs of a data set's `shape` that say nothing, as a network takes them: black images (float32), or
+    texts as long as they may be, of unknown words.
+    """
+    if len(shape) == 2:
+        return torch.ones(count, shape[0], dtype=torch.int64, device=device)
+    return torch.zeros(count, *shape, device=device)
 
 
 def assemble(
@@ -62,18 +75,48 @@ def assemble(
     into `info` as they are. ValueError for images and labels that do not fit together.
     """
     tensors = [torch.as_tensor(values) for values in (train_x, train_y, test_x, test_y)]
-    if len(tensors[0]) != len(tensors[1]) or len(tensors[2]) != len(tensors[3]):
-        raise ValueError(f"{name}: the numbers of images and labels differ: {[len(t) for t in tensors]}")
+    _check_counts(name, tensors, "images")
     _check_images(name, tensors[0], tensors[2])
     classes = classes or int(tensors[1].max()) + 1
-    for split, labels in (("training", tensors[1]), ("test", tensors[3])):
-        _check_labels(name, split, labels, classes)
+    _check_labels(name, tensors, classes)
     tensors = [tensors[0], tensors[1].long(), tensors[2], tensors[3].long()]
-    info = {"name": name, "train_images": len(tensors[0]), "test_images": len(tensors[2]), "classes": classes}
-    facts = UNKNOWN | (facts or {})
-    info |= {"fingerprint": facts.get("fingerprint") or fingerprint(tensors), "source": source} | facts
+    info = _info(name, tensors, classes, source, facts)
     mean, std = statistics or measured(tensors[0])
     return Dataset(name, *tensors, classes=classes, mean=mean, std=std, augment=augment, info=info)
+
+
+def assemble_texts(
+    name: str, train_x, train_y, test_x, test_y, *, words: int, classes: int, source: str, facts: dict | None = None
+) -> Dataset:
+    """A data set of texts: integers (N, L) from 0, where a text has ended, to `words` - 1; labels as for `assemble`.
+
+    `source` and `facts` as there. ValueError for numbers outside that, or texts of two lengths.
+    """
+    tensors = [torch.as_tensor(values) for values in (train_x, train_y, test_x, test_y)]
+    _check_counts(name, tensors, "texts")
+    for texts in tensors[::2]:
+        allowed = f"integers (N, L) from 0 to {words - 1}, of one L, with N > 0, are allowed"
+        if texts.ndim != 2 or 0 in texts.shape or texts.is_floating_point() or texts.shape[1] != tensors[0].shape[1]:
+            raise ValueError(f"{name}: texts are {tuple(texts.shape)} {texts.dtype}: {allowed}")
+        if int(texts.min()) < 0 or int(texts.max()) >= words:
+            raise ValueError(f"{name}: texts have numbers from {int(texts.min())} to {int(texts.max())}: {allowed}")
+    _check_labels(name, tensors, classes)
+    tensors = [tensors[0].int(), tensors[1].long(), tensors[2].int(), tensors[3].long()]
+    info = _info(name, tensors, classes, source, facts)
+    return Dataset(name, *tensors, classes=classes, mean=(), std=(), augment=False, info=info, words=words)
+
+
+def _check_counts(name: str, tensors: list[Tensor], what: str) -> None:
+    if len(tensors[0]) != len(tensors[1]) or len(tensors[2]) != len(tensors[3]):
+        raise ValueError(f"{name}: the numbers of {what} and labels differ: {[len(t) for t in tensors]}")
+
+
+def _info(name: str, tensors: list[Tensor], classes: int, source: str, facts: dict | None) -> dict:
+    """What `Dataset.info` says."""
+    facts = UNKNOWN | (facts or {})
+    counts = {"train_images": len(tensors[0]), "test_images": len(tensors[2]), "classes": classes}
+    made = {"fingerprint": facts.get("fingerprint") or fingerprint(tensors), "source": source}
+    return {"name": name} | counts | made | facts
 
 
 def _check_images(name: str, train: Tensor, test: Tensor) -> None:
@@ -90,12 +133,14 @@ def _check_images(name: str, train: Tensor, test: Tensor) -> None:
         )
 
 
-def _check_labels(name: str, split: str, labels: Tensor, classes: int) -> None:
-    if labels.dtype == torch.bool or labels.is_floating_point() or labels.ndim != 1:
-        raise ValueError(f"{name}: {split} labels are {tuple(labels.shape)} {labels.dtype}: integers (N,) are allowed")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise ValueError(f"{name}: {split} labels go from {low} to {high}: 0 to {classes - 1} is allowed")
+def _check_labels(name: str, tensors: list[Tensor], classes: int) -> None:
+    for split, labels in (("training", tensors[1]), ("test", tensors[3])):
+        if labels.dtype == torch.bool or labels.is_floating_point() or labels.ndim != 1:
+            found = f"{tuple(labels.shape)} {labels.dtype}"
+            raise ValueError(f"{name}: {split} labels are {found}: integers (N,) are allowed")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= classes:
+            raise ValueError(f"{name}: {split} labels go from {low} to {high}: 0 to {classes - 1} is allowed")
 
 
 def measured(images: Tensor) -> tuple[tuple, tuple]:

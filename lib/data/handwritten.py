@@ -3,12 +3,14 @@
 import gzip
 import hashlib
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from lib.data.dataset import Dataset, assemble
+from lib.data.dataset import Dataset, assemble, fingerprint
 from lib.data.places import damaged, find_or_download, first_existing
 
 MNIST_STATISTICS = (0.1307,), (0.3081,)  # mean and standard deviation of a pixel in [0, 1]
@@ -47,6 +49,20 @@ def digits() -> Dataset:
 def mnist() -> Dataset:
     """MNIST (LeCun et al. 1998): 60,000 and 10,000 images, 28 x 28 grey, not augmented."""
     return find_or_download("MNIST", _read)
+
+
+def cropped(*, of: str, size: int) -> Dataset:
+    """The data set `of` this module, of whose images only the central `size` x `size` pixels are left."""
+    data = {"digits": digits, "mnist": mnist}[of]()
+    tensors = {key: _central(getattr(data, key), size) for key in ("train_x", "test_x")}
+    info = dict(data.info, name=f"{of}-{size}x{size}", fingerprint=fingerprint(tensors.values()))
+    info["source"] += f" The central {size} x {size} pixels are used."
+    return replace(data, **tensors, name=info["name"], info=info)
+
+
+def _central(images: Tensor, size: int) -> Tensor:
+    margin = (images.shape[-1] - size) // 2
+    return images[..., margin : margin + size, margin : margin + size].contiguous()
 
 
 def _read(root: Path) -> Dataset:

@@ -17,8 +17,10 @@ def root() -> Path:
     return Path(named).expanduser() if named else DOWNLOADS
 
 
-def find_or_download(title: str, read: Callable[[Path], Dataset]) -> Dataset:
-    """`read` the folder WORKBENCH_DATA, or else DOWNLOADS, filled by torchvision on first use.
+def find_or_download(
+    title: str, read: Callable[[Path], Dataset], fetch: Callable[[Path], None] | None = None
+) -> Dataset:
+    """`read` the folder WORKBENCH_DATA, or else DOWNLOADS, filled on first use: by `fetch`, or by torchvision.
 
     torchvision takes 7 s to import, so it is only asked when the files are not there or not the original.
     The lock keeps two processes from downloading into the same file.
@@ -32,17 +34,20 @@ def find_or_download(title: str, read: Callable[[Path], Dataset]) -> Dataset:
         except (FileNotFoundError, ValueError):
             data = None
         if data is None or not data.info["original"]:
-            download(title)
+            download(title, fetch)
             data = read(DOWNLOADS)
     return data
 
 
-def download(title: str) -> None:
-    """Let torchvision's data set `title` fill DOWNLOADS; FileNotFoundError in one line when it cannot."""
-    import torchvision
-
+def download(title: str, fetch: Callable[[Path], None] | None = None) -> None:
+    """Let `fetch`, or torchvision's data set `title`, fill DOWNLOADS; FileNotFoundError in one line when it cannot."""
     try:
-        getattr(torchvision.datasets, title)(DOWNLOADS, download=True)
+        if fetch:
+            fetch(DOWNLOADS)
+        else:
+            import torchvision
+
+            getattr(torchvision.datasets, title)(DOWNLOADS, download=True)
     except Exception as error:  # urllib, sockets, zip files, checksums: all mean the same to the user
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise FileNotFoundError(

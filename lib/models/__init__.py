@@ -11,19 +11,21 @@ from lib.models import imagenet
 
 
 def build(
-    name: str, shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10, seed: int = 0, *, pretrained: bool = False
+    name: str, shape: tuple[int, ...] = (3, 32, 32), classes: int = 10, seed: int = 0, *, pretrained: bool = False
 ) -> nn.Module:
-    """The network called `name` for images of `shape` (C, H, W), its initial weights decided by `seed` alone.
+    """The network called `name` for inputs of `shape`, its initial weights decided by `seed` alone.
 
-    On the CPU, so that the same seed gives the same weights on every device; torch's global generator is left
-    as it was. Convolution weights lie channels-last in memory: a training step of ResNet-20 (batch 256,
-    float32) then takes 0.8 of the time on a CPU. With `pretrained` the weights are those that torchvision has
-    trained on ImageNet; only a last layer of another number of classes is drawn by the seed.
+    Images are (C, H, W), texts (length, words). On the CPU, so that the same seed gives the same weights on every
+    device; torch's global generator is left as it was. Convolution weights lie channels-last in memory: a training
+    step of ResNet-20 (batch 256, float32) then takes 0.8 of the time on a CPU. With `pretrained` the weights are those
+    that torchvision has trained on ImageNet; only a last layer of another number of classes is drawn by the seed.
 
     ValueError for an unknown name, a shape that the network is not for, or `pretrained` without such weights;
     FileNotFoundError where they cannot be downloaded.
     """
     constructor = catalog.load("model", name)
+    if len(shape) == 2 and not catalog.takes_texts(name):
+        raise ValueError(f"model {name} with texts: transformer and mlp-HxW are allowed, the others take images")
     weights = imagenet.pretrained(name) if pretrained else None
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(seed)
