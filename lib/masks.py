@@ -98,9 +98,13 @@ def multipliers(model: nn.Module, masks: Masks) -> tuple[list[nn.Parameter], lis
 
 @torch.no_grad()
 def apply_masks_(model: nn.Module, masks: Masks) -> None:
-    """Set the removed weights to zero in place. Training prepares `multipliers` once and repeats the product."""
+    """Set the removed weights to zero in place; no masks remove nothing.
+
+    Training prepares `multipliers` once and repeats the product.
+    """
     weights, factors = multipliers(model, masks)
-    torch._foreach_mul_(weights, factors)
+    if weights:  # torch refuses empty lists
+        torch._foreach_mul_(weights, factors)
 
 
 def masked_forward(model: nn.Module, masks: Masks) -> Callable[[Tensor], Tensor]:

@@ -28,6 +28,11 @@ def kept_count(n: int, density: float) -> int:
     return n - int((1 - check_density(density)) * n)
 
 
+def finite(score: Tensor) -> bool:
+    """Whether all of them are. A sum costs a tenth of the test of each; it may be infinite because it is too large."""
+    return isfinite(score.sum().item()) or bool(torch.isfinite(score).all())
+
+
 @torch.no_grad()
 def keep_top(
     scores: Scores,
@@ -51,8 +56,7 @@ def keep_top(
     if keep is not None and scope == "layer":
         raise ValueError(f"keep is {keep} with scope layer: density is allowed there")
     for name, score in scores.items():
-        # a sum costs a tenth of the test of every score; it may also be infinite because it is too large
-        if not isfinite(score.sum().item()) and not torch.isfinite(score).all():
+        if not finite(score):
             raise ValueError(f"scores of {name} are not all finite: weights cannot be ranked")
     if scope == "layer":
         return {name: _keep_ranked({name: score}, density, None, within)[name] for name, score in scores.items()}
@@ -126,7 +130,7 @@ def _drop_last_ties(kept: list[Tensor], scores: list[Tensor], threshold: Tensor,
         ties = (mask & (score.to(threshold.dtype) == threshold)).reshape(-1).nonzero().flatten()
         dropped = ties[max(0, len(ties) - surplus) :]
         if len(dropped):
-            ordered = mask.reshape(-1)  # in the order of positions; a copy where memory has another one
+            ordered = mask.clone(memory_format=torch.contiguous_format).view(-1)  # in the order of positions
             ordered[dropped] = False
             mask.copy_(ordered.view(mask.shape))
             surplus -= len(dropped)

@@ -79,6 +79,16 @@ def test_applying_masks_zeroes_exactly_the_removed_weights():
     assert masks.density_of(masks.full(model)) == 1
 
 
+def test_no_masks_remove_nothing():
+    model = models.build("resnet8").eval()
+    before, x = {key: value.clone() for key, value in model.state_dict().items()}, torch.randn(2, *SHAPE)
+    masks.apply_masks_(model, {})
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    with torch.no_grad():
+        assert torch.equal(masks.masked_forward(model, {})(x), model(x))
+    assert masks.collapsed(model, {}, SHAPE) == {"layers": [], "connected": True}
+
+
 def test_masks_that_do_not_fit_are_refused():
     model = small_net()
     with pytest.raises(ValueError, match=r"mask 1.running_mean is .* one of 0.weight, 0.bias, 1.weight, 1.bias, 4.wei"):

@@ -194,3 +194,12 @@ def test_scores_that_share_memory_are_ranked_and_left_alone():
     scores = {"a": torch.tensor(2.0, requires_grad=True).expand(3, 2), "b": torch.tensor(3.0)}
     assert flat(keep_top(scores, keep=3)) == [True, True, False, False, False, False, True]
     assert flat(scores) == [2.0] * 6 + [3.0]
+
+
+@pytest.mark.parametrize("strides", [(3, 1, 1, 1), (3, 1, 3, 3), (1, 4, 1, 1), (1, 4, 7, 9)])
+def test_ties_of_1x1_kernels_lie_in_memory_in_any_way(strides):
+    """The stride of a dimension of size one means nothing, and derivatives have any."""
+    score = torch.tensor([0.0, 1, 0, 0, 2, 0, 0, 0, 0, 3, 0, 0]).as_strided((4, 3, 1, 1), strides)
+    kept = keep_top({"a": score}, keep=6)["a"]
+    expected = sorted(range(12), key=lambda i: (-score.flatten()[i].item(), i))[:6]
+    assert kept.flatten().nonzero().flatten().tolist() == sorted(expected)

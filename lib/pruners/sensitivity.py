@@ -1,11 +1,15 @@
 """Pruners that run the network: what its output or its loss owes to each weight."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.masks import Masks, Scores, taking_part
-from lib.pruners.common import Batches, checked, effective, gradients, running
+from lib.pruners.common import Batches, checked, effective, gradients, portions, running
+from lib.pruners.exponents import plain, scaled
+from lib.ranking import finite
 
 
 @torch.enable_grad()
@@ -18,14 +22,13 @@ def snip(
     over the batches before its absolute value is taken. The paper's division by the sum of all scores is
     cosmetic: it does not change the ranking. With several rounds this is iterative SNIP of de Jorge et al. 2021
     (arXiv 2006.09081), and their FORCE too, which differs only where a removed weight may come back: here none does.
+    Large batches go through the network in parts (`lib.pruners.common.portions`).
     """
     weights = effective(model, masks, grad=True)
-    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    parts = portions(model, weights, batches, training)
     with running(model, training) as logits:
-        for x, y in checked(batches):
-            loss = F.cross_entropy(logits(weights, x), y)
-            for name, gradient in zip(weights, gradients(loss, weights), strict=True):
-                total[name] += gradient
+        losses = (F.cross_entropy(logits(weights, x), y) * share for x, y, share in parts)
+        total = _total(weights, (gradients(loss, weights) for loss in losses))
     return {name: (weight.detach() * total[name]).abs() for name, weight in weights.items()}
 
 
@@ -46,20 +49,34 @@ def grasp(
     removed; the negative here keeps the highest, as in the code of Tanaka et al. 2020. As there, g is the sum
     over the batches and so is its product with each batch's H. Cosmetic in both codes: division by the
     absolute sum of all scores. Not cosmetic: the temperature, which changes the softmax. Scores are of both signs.
+    Large batches go through the network in parts (`lib.pruners.common.portions`), twice: g is that of all of them.
     """
     weights = effective(model, masks, grad=True)
+    parts = portions(model, weights, batches, training)
     with running(model, training) as logits:
 
-        def of_loss(x, y, create_graph):
-            return gradients(F.cross_entropy(logits(weights, x) / temperature, y), weights, create_graph)
+        def slopes(x, y, share, create_graph=False):
+            return gradients(F.cross_entropy(logits(weights, x) / temperature, y) * share, weights, create_graph)
 
-        per_batch = [of_loss(x, y, create_graph=False) for x, y in checked(batches)]
-        stopped = [torch.stack(parts).sum(0) for parts in zip(*per_batch, strict=True)]
-        product = [torch.zeros_like(g) for g in stopped]  # Hg
-        for x, y in batches:
-            flow = sum((g * s).sum() for g, s in zip(of_loss(x, y, True), stopped, strict=True))
-            product = [p + h for p, h in zip(product, gradients(flow, weights), strict=True)]
-    return {name: weight.detach() * product[i] for i, (name, weight) in enumerate(weights.items())}
+        stopped = _total(weights, (slopes(*part) for part in parts))
+        flows = (_along(slopes(*part, create_graph=True), stopped) for part in parts)
+        product = _total(weights, (gradients(flow, weights) for flow in flows))  # Hg
+    return {name: weight.detach() * product[name] for name, weight in weights.items()}
+
+
+def _total(weights: dict[str, Tensor], found: Iterable[tuple[Tensor, ...]]) -> dict[str, Tensor]:
+    """The sums of what is found for each weight: the derivatives of one part of the batches after the other."""
+    # one layout whatever the gradients' is: it chooses the kernels that multiply by H, and with them the last digits
+    dense = torch.contiguous_format
+    sums = {name: torch.zeros_like(weight, memory_format=dense) for name, weight in weights.items()}
+    for values in found:
+        for name, value in zip(sums, values, strict=True):
+            sums[name] += value
+    return sums
+
+
+def _along(slopes: tuple[Tensor, ...], direction: dict[str, Tensor]) -> Tensor:
+    return sum((g * s).sum() for g, s in zip(slopes, direction.values(), strict=True))
 
 
 @torch.enable_grad()
@@ -70,11 +87,13 @@ def synflow(
 
     R is the summed output for one image of ones (the batches lend only their shape) with all parameters and
     normalisation statistics replaced by their absolute values, in float64, as products over many layers leave
-    the range of float32. Running means are set to zero: the original subtracts their absolute value, which on a
-    trained network breaks the conservation of flow; on a fresh network they are zero anyway. Layer sums are
-    equal only in feed-forward networks without biases and with fresh statistics. Meant for about 100 rounds.
-    Biases, scales and shifts are part of R in any case, and scored like weights where they take part. In training
-    mode batch norm subtracts the mean of that one image, and nothing is conserved: an experiment, as in the original.
+    the range of float32. Where they leave that of float64 too, as in a ResNet-302, all scores are divided by one power
+    of two (`lib.pruners.exponents`), which changes no ranking; ValueError for a network where that cannot be done.
+    Running means are set to zero: the original subtracts their absolute value, which on a trained network breaks the
+    conservation of flow; on a fresh network they are zero anyway. Layer sums are equal only in feed-forward networks
+    without biases and with fresh statistics. Meant for about 100 rounds. Biases, scales and shifts are part of R in
+    any case, and scored like weights where they take part. In training mode batch norm subtracts the mean of that one
+    image, and nothing is conserved: an experiment, as in the original.
     """
     chosen = taking_part(model, masks)
     state = {name: _absolute(name, tensor) for name, tensor in model.state_dict().items() if name not in chosen}
@@ -83,10 +102,16 @@ def synflow(
         linear = {name: weight.mul_(masks[name]) for name, weight in linear.items()}
     linear = {name: weight.requires_grad_() for name, weight in linear.items()}
     x, _ = checked(batches)[0]
-    with running(model, training) as output:
-        total = output(state | linear, torch.ones_like(x[:1], dtype=torch.float64)).sum()
-    flow = gradients(total, linear)
-    return {name: torch.mul(linear[name].detach(), g).abs_() for name, g in zip(linear, flow, strict=True)}
+    ones = torch.ones_like(x[:1], dtype=torch.float64)
+
+    def through(image: Tensor) -> Scores:
+        with running(model, training) as output:
+            total = plain(output(state | linear, image).sum())
+        flow = gradients(total, linear)
+        return {name: torch.mul(linear[name].detach(), g).abs_() for name, g in zip(linear, flow, strict=True)}
+
+    scores = through(ones)
+    return scores if all(map(finite, scores.values())) else through(scaled(ones))
 
 
 def _absolute(name: str, tensor: Tensor) -> Tensor:
