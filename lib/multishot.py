@@ -9,7 +9,7 @@ weights that the network has at the moment: there every level goes on from train
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -29,15 +29,18 @@ def multishot(
     network: nn.Module,
     data: Dataset,
     pruner: str,
-    density: float,
+    density: float | None,
     batches: pruners.Batches,
     *,
-    levels: int,
     epochs: int,
+    levels: int = 0,
+    counts: Sequence[int] = (),
     rewind_epochs: int = 0,
     schedule: str = "exponential",
     scope: str = "global",
+    also: Collection[str] = (),
     seed: int = 0,
+    keep_networks: bool = False,
     checkpoint: Path | None = None,
     follow: Follow | None = None,
     **recipe,
@@ -46,13 +49,15 @@ def multishot(
 
     Level 0 is the dense network. After its training, and after that of every level but the last, `pruner` scores the
     trained weights on `batches`; of n levels, level l keeps density ** (l / n) of them with schedule `exponential` and
-    1 - (1 - density) l / n with `linear`, of those that are left. Then the kept weights go back to the rewind point:
+    1 - (1 - density) l / n with `linear`, of those that are left; or with `counts`, in place of density and levels,
+    exactly so many weights a level. Then the kept weights go back to the rewind point:
     the initial weights, or with `rewind_epochs` those after so many epochs of dense training. The training from there
-    is the rest of one of rewind_epochs + epochs epochs. `scope` as for `pruners.prune`; `recipe` goes to `train`.
+    is the rest of one of rewind_epochs + epochs epochs. `scope` and `also` as for `pruners.prune`; `recipe` goes to
+    `train`.
 
     Returns `masks` (of the last level), `levels` (a row a level, see `_row`), `history` (a row an epoch, those of
     `train` with their level) and `rewind` (the rows of the training to the rewind point). `network` is then that of
-    the last level, trained.
+    the last level, trained. With `keep_networks` also `networks`, the trained state and the masks of each level.
 
     With `checkpoint` the state is kept in files beside that one: of each training as `train` keeps it, and of each
     finished level its masks and rows. Interrupted at any time, the same call gives the same bits, and no finished
@@ -60,8 +65,10 @@ def multishot(
 
     Costs (levels + 1) * epochs + rewind_epochs of training. ValueError for an impossible number or an unknown name.
     """
-    _check(pruner, density, levels, epochs, rewind_epochs, schedule, scope)
+    aims = _aims(density, levels, counts, schedule)
+    _check(pruner, len(aims), epochs, rewind_epochs, scope)
     numbers = {"density": density, "levels": levels, "epochs": epochs, "rewind_epochs": rewind_epochs, "seed": seed}
+    numbers |= {"counts": list(counts), "also": list(also), "keep_networks": keep_networks}
     names = {"pruner": pruner, "schedule": schedule, "scope": scope}
     scored = fingerprint(tensor for pair in batches for tensor in pair)
     settings = identity(network, data, None) | numbers | names | recipe | {"batches": scored} if checkpoint else {}
@@ -74,32 +81,53 @@ def multishot(
         return train(network, data, seed=seed, **arguments, **recipe, **place, **watch)
 
     rewind = part("to the rewind point", "rewind", epochs=rewind_epochs, after=epochs) if rewind_epochs else []
-    point = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    kept, rows, history = full(network), [], []
-    for level, aim in enumerate([*pruners.densities(density, levels, schedule), None]):
-        stored = states and states.finished(level)
+    point = _copied(network)
+    kept, rows, history, networks = full(network, also), [], [], []
+    for level, aim in enumerate([*aims, None]):
+        stored, before = states and states.finished(level, network if keep_networks else None), kept
         if stored:
             kept, row, trained = stored
         else:
             _rewind(network, point, kept)
-            trained = part(f"level {level} of {levels}", str(level), epochs=epochs, before=rewind_epochs, masks=kept)
+            what = f"level {level} of {len(aims)}"
+            trained = part(what, str(level), epochs=epochs, before=rewind_epochs, masks=kept)
             trained = [{"level": level, **row} for row in trained]
             row = _row(network, data, level, kept, trained)
             if aim is not None:
                 kept = _next(network, pruner, aim, batches, kept, scope, seed + 1_000_003 * level)
                 if states:
-                    states.finish(level, kept, row, trained)
+                    states.finish(level, kept, row, trained, network if keep_networks else None)
         rows, history = [*rows, row], history + trained
-    return {"masks": kept, "levels": rows, "history": history, "rewind": rewind}
+        if keep_networks:
+            networks.append((_copied(network), before))
+    found = {"masks": kept, "levels": rows, "history": history, "rewind": rewind}
+    return found | ({"networks": networks} if keep_networks else {})
+
+
+def _aims(density: float | None, levels: int, counts: Sequence[int], schedule: str) -> list[dict]:
+    """What `keep_top` is told after each level; ValueError for an impossible number."""
+    if schedule not in pruners.SCHEDULES:
+        raise ValueError(f"unknown schedule {schedule!r}: one of {', '.join(pruners.SCHEDULES)}")
+    if counts:
+        if density is not None or levels:
+            raise ValueError(f"density is {density} and levels is {levels} with counts: none of them is allowed then")
+        return [{"keep": count} for count in counts]
+    if density is None or check_density(density) == 1:
+        raise ValueError(f"density is {1 if density else None}: less than 1 is allowed, as levels remove weights")
+    return [{"density": share} for share in pruners.densities(density, levels, schedule)] if levels > 0 else []
+
+
+def _copied(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
 def _next(
-    network: nn.Module, pruner: str, density: float, batches: pruners.Batches, kept: Masks, scope: str, seed: int
+    network: nn.Module, pruner: str, aim: dict, batches: pruners.Batches, kept: Masks, scope: str, seed: int
 ) -> Masks:
     """The masks of the next level: the highest scores among the weights that are left."""
     generator = torch.Generator().manual_seed(seed)
     scores = pruners.scored(network, pruner, batches, kept, generator)
-    return keep_top(scores, density, scope=scope, within=kept)
+    return keep_top(scores, **aim, scope=scope, within=kept)
 
 
 def _rewind(network: nn.Module, point: dict[str, Tensor], kept: Masks) -> None:
@@ -141,11 +169,17 @@ class _States:
     def _file(self, name: str, suffix: str) -> Path:
         return self.path.with_name(f"{self.path.stem}-{name}{suffix}")
 
+    def _weights(self, level: int) -> Path:
+        return self._file(f"{level}-weights", ".safetensors")
+
     def training(self, name: str) -> Path:
         return self._file(name, ".pt")
 
-    def finished(self, level: int) -> tuple[Masks, dict, list[dict]] | None:
-        """Masks of the level after this one, and the rows of this one; None if it must be trained."""
+    def finished(self, level: int, network: nn.Module | None) -> tuple[Masks, dict, list[dict]] | None:
+        """Masks of the level after this one, and the rows of this one; None if it must be trained.
+
+        With `network` its trained weights, which must have been kept, are read into that.
+        """
         record = self._file(str(level), ".json")
         if not self.usable or not record.is_file():
             self.usable = False
@@ -157,6 +191,8 @@ class _States:
                 reason = f"is of a pruning with {name} {found['settings'].get(name)}, not {self.settings[name]}"
                 return self._unusable(record, reason)
             masks = storage.load_masks(self._file(str(level), ".safetensors"), self.device)
+            if network is not None:
+                storage.load_weights(self._weights(level), network)
             return masks, found["row"], found["history"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             return self._unusable(record, f"is damaged ({type(error).__name__})")
@@ -165,9 +201,13 @@ class _States:
         self.usable = False
         warnings.warn(f"level {record} {reason}: it is trained anew", RuntimeWarning, stacklevel=4)
 
-    def finish(self, level: int, masks: Masks, row: dict, history: list[dict]) -> None:
+    def finish(
+        self, level: int, masks: Masks, row: dict, history: list[dict], network: nn.Module | None = None
+    ) -> None:
         """Keep a level's results, after which the state of its training can go; a full disk costs the state only."""
         try:
+            if network is not None:
+                storage.save_weights(self._weights(level), network)
             storage.save_masks(self._file(str(level), ".safetensors"), masks)
             write_json(self._file(str(level), ".json"), {"settings": self.settings, "row": row, "history": history})
             self.training(str(level)).unlink(missing_ok=True)
@@ -176,20 +216,14 @@ class _States:
             warnings.warn(f"level {level} was not kept on disk ({reason})", RuntimeWarning, stacklevel=3)
 
 
-def _check(
-    pruner: str, density: float, levels: int, epochs: int, rewind_epochs: int, schedule: str, scope: str
-) -> None:
+def _check(pruner: str, levels: int, epochs: int, rewind_epochs: int, scope: str) -> None:
     catalog.check("pruner", pruner)
     if pruner == "dense":
         raise ValueError("pruner is dense, which keeps every weight: one that removes weights is allowed")
     if pruner == "mag-init":
         raise ValueError("pruner is mag-init, and levels score trained weights: mag is allowed for these")
-    if check_density(density) == 1:
-        raise ValueError("density is 1: less than 1 is allowed, as levels remove weights")
     if levels < 1 or epochs < 1 or rewind_epochs < 0:
         given = f"levels {levels}, epochs {epochs}, rewind_epochs {rewind_epochs}"
         raise ValueError(f"{given}: 1 or more, 1 or more and 0 or more are allowed")
-    if schedule not in pruners.SCHEDULES:
-        raise ValueError(f"unknown schedule {schedule!r}: one of {', '.join(pruners.SCHEDULES)}")
     if scope not in ("global", "layer"):
         raise ValueError(f"unknown scope {scope!r}: one of global, layer")

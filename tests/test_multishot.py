@@ -150,6 +150,31 @@ def test_followed_by_name():
     assert seen == [(3, what, epoch) for what, epoch in [*parts, ("level 1 of 1", 3)]]
 
 
+def test_counts_are_kept_exactly(starts):
+    found = run(network(), tiny(), density=None, levels=0, counts=[200, 77])
+    assert [row["weights_kept"] for row in found["levels"]][1:] == [200, 77]
+    assert sum(int(mask.sum()) for mask in found["masks"].values()) == 77
+
+
+def test_counts_of_a_schedule_give_the_levels_of_that_schedule():
+    by_density, by_counts = network(), network()
+    found = run(by_density, tiny())
+    counts = [row["weights_kept"] for row in found["levels"]][1:]
+    run(by_counts, tiny(), density=None, levels=0, counts=counts)
+    assert same(by_density, by_counts)
+
+
+def test_the_network_of_each_level_is_kept_on_request():
+    found = run(network(), tiny(), keep_networks=True)
+    assert len(found["networks"]) == LEVELS + 1
+    for (weights, kept), row in zip(found["networks"], found["levels"], strict=True):
+        assert sum(int(mask.sum()) for mask in kept.values()) == row["weights_kept"]
+        assert all(not weights[name][~mask].any() for name, mask in kept.items())
+        model = network()
+        model.load_state_dict(weights)
+        assert train.evaluate(model, tiny(), batch=16)["top1_pct"] == pytest.approx(row["top1_pct"])
+
+
 # Interrupted
 
 
@@ -177,6 +202,22 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, pruner, 
         part: untimed(expected[part]) for part in ("levels", "history", "rewind")
     }
     assert all(torch.equal(found["masks"][name], mask) for name, mask in expected["masks"].items())
+
+
+def test_kept_networks_survive_an_interruption(tmp_path, monkeypatch):
+    expected = run(network("fc"), tiny(), keep_networks=True)["networks"]
+    file = tmp_path / "state.pt"
+    with monkeypatch.context() as patch:
+        kill_after(patch, 12)  # in the middle of the second level
+        with pytest.raises(Killed):
+            run(network("fc"), tiny(), keep_networks=True, checkpoint=file)
+    found = run(network("fc"), tiny(), keep_networks=True, checkpoint=file)["networks"]
+    for (weights, _), (other, _) in zip(expected, found, strict=True):
+        assert all(torch.equal(weights[name], other[name]) for name in weights)
+    (tmp_path / "state-0-weights.safetensors").unlink()
+    with pytest.warns(RuntimeWarning, match="state-0.json is damaged .*: it is trained anew"):
+        again = run(network("fc"), tiny(), keep_networks=True, checkpoint=file)["networks"]
+    assert all(torch.equal(again[0][0][name], tensor) for name, tensor in expected[0][0].items())
 
 
 def test_killed_while_a_level_is_written(tmp_path, monkeypatch):
