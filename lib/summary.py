@@ -1,11 +1,12 @@
 """Everything that the summary notebook shows of a study, read from its run directories."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 
-from lib import networks, paths, runs, tables
+from lib import networks, paths, runs, shares, tables
 from lib.study import reference, state
 
 # Whose runs the summary reads; by default own ones, and the reference's until there are any.
@@ -101,6 +102,11 @@ def looked_at(book: SimpleNamespace) -> dict[str, str]:
     looked = book.looked
     names = looked["task"] + ", " + looked["method"] + " at " + looked["at"]
     return dict(zip(looked["run"], tables.told_apart(names, looked["run"]), strict=True))
+
+
+def explained(book: SimpleNamespace, density: float) -> str:
+    """How much of a network is left, in the words of the study, with the others in brackets: see `lib.shares`."""
+    return shares.explain(0.0 - math.log10(density), book.word)
 
 
 def parts(plan: dict) -> set[str]:
@@ -209,6 +215,17 @@ def timings(book: SimpleNamespace) -> list[SimpleNamespace]:
             SimpleNamespace(task=task, rows=rows[rows["task"] == task], row=one.row) for task in tables.tasks(rows)
         ]
     return found
+
+
+def untold(book: SimpleNamespace) -> str | None:
+    """Networks that were timed as runs of the study and are no finished ones any more, so that nothing names them."""
+    known, names = set(book.stored["run"]), []
+    for one in looks(book, "timing"):
+        names += [source for source in one.row["sources"] if source.split("/")[1] not in known]
+    if not names:
+        return None
+    listed = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
+    return f"Timed but not shown, since the study has no such finished run: {listed}."
 
 
 def test_set(book: SimpleNamespace, task: str) -> dict:

@@ -157,7 +157,7 @@ def grid(
     """
     order = methods(plan) if columns == "method" else list(dict.fromkeys(plan[columns]))
     rows = tasks(plan) if index == "task" else sorted(plan[index].unique())
-    table = pd.DataFrame("", index=pd.Index(rows, name=index), columns=pd.Index(order, name=None))
+    table = pd.DataFrame("", index=pd.Index(rows, name=index), columns=pd.Index(order, name=None), dtype=object)
     for (row, column), wanted in plan.groupby([index, columns]):
         values = done[done["run"].isin(wanted["run"])][value] if not done.empty else []
         table.loc[row, column] = spread(values, digits, len(wanted))
@@ -186,7 +186,7 @@ def before_pruning(plan: pd.DataFrame, run: pd.Series) -> str:
 
 def epochs(plan: pd.DataFrame, run: pd.Series) -> str:
     """Epochs before + after pruning, such as `0 + 10`."""
-    return f"{before_pruning(plan, run)} + {run['epochs']}"
+    return f"{before_pruning(plan, run)} + {run['epochs']:.0f}"
 
 
 def epochs_grid(plan: pd.DataFrame) -> pd.DataFrame:
@@ -319,8 +319,9 @@ def common_compression(plan: pd.DataFrame) -> float:
 
 
 def swept_tasks(plan: pd.DataFrame) -> list[str]:
-    """The tasks with the most compressions; one, where all have the same single one."""
-    counts = {task: plan.loc[plan["task"] == task, "compression"].nunique() for task in tasks(plan)}
+    """Of the tasks with pruned networks those with the most compressions; one, where all have the same single one."""
+    pruned = tasks(plan[plan["pruner"] != "dense"])
+    counts = {task: plan.loc[plan["task"] == task, "compression"].nunique() for task in pruned}
     most = max(counts.values(), default=0)
     found = [task for task, count in counts.items() if count == most]
     return found if most > 2 else found[:1]
@@ -337,18 +338,21 @@ def time_grid(timings: pd.DataFrame, form: str) -> pd.DataFrame:
     Of several networks in one cell, such as seeds, it is the median of both, and their number.
     """
     chosen = timings[timings["form"] == form]
+    # three significant digits of the shortest, at least milliseconds
+    digits = max(3, 2 - math.floor(math.log10(chosen["median_s"].min())))
     dense, pruned = chosen[chosen["pruner"] == "dense"], chosen[chosen["pruner"] != "dense"]
-    table = pd.DataFrame("", index=sorted(pruned["compression"].unique()), columns=methods(pruned) or methods(dense))
-    for (compression, column), rows in pruned.groupby(["compression", "method"]):
-        table.loc[compression, column] = _clock(rows)
+    rows, columns = sorted(pruned["compression"].unique()), methods(pruned) or methods(dense)
+    table = pd.DataFrame("", index=rows, columns=columns, dtype=object)
+    for (compression, column), networks in pruned.groupby(["compression", "method"]):
+        table.loc[compression, column] = _clock(networks, digits)
     if len(dense):
         given = table.loc[0.0] if 0.0 in table.index else pd.Series("", index=table.columns)
-        table.loc[0.0] = given.where(given != "", _clock(dense))
+        table.loc[0.0] = given.where(given != "", _clock(dense, digits))
     return beside_shares(table.sort_index(), timings["word"].iloc[0])
 
 
-def _clock(rows: pd.DataFrame) -> str:
-    text = f"{rows['median_s'].median():.3f} ± {rows['spread_s'].median():.3f}"
+def _clock(rows: pd.DataFrame, digits: int) -> str:
+    text = f"{rows['median_s'].median():.{digits}f} ± {rows['spread_s'].median():.{digits}f}"
     return f"{text} (n = {len(rows)})" if len(rows) > 1 else text
 
 

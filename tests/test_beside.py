@@ -124,9 +124,11 @@ def test_other_settings_are_said_in_the_row_and_not_counted():
     has(text, "1 cell computed on both sides with the same settings: all equal")
     has(text, "2 cells were made with other settings", "differ by −20.00 to −10.00 points: two experiments")
     said = table[beside.OTHER].droplevel(SHARES).xs("1", level="compression")
-    assert said[(TASK, "SNIP")] == "epochs 0 + 2 against 0 + 10; train images 100 against all"
-    assert said[(TASK, "Mag")] == "epochs 0 + 10 against 3 + 10"
-    assert said[(TASK, "Rand")] == ""
+    assert said.to_dict() == {(TASK, "Rand"): "", (TASK, "Mag"): "a", (TASK, "SNIP"): "b"}
+    has(
+        beside.caption(short, beside.compare(short)),
+        "a: epochs 0 + 10 against 3 + 10. b: epochs 0 + 2 against 0 + 10; train images 100 against all.",
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,22 +140,25 @@ def test_other_settings_are_said_in_the_row_and_not_counted():
     ],
 )
 def test_every_setting_counts(name, mine, other, said):
-    table, text = both(book(run("snip", 60), **{name: mine}), book(run("snip", 60), **{name: other}))
-    assert table[beside.OTHER].tolist() == [said]
+    own = book(run("snip", 60), **{name: mine})
+    table, text = both(own, book(run("snip", 60), **{name: other}))
+    assert table[beside.OTHER].tolist() == ["a"]
+    has(beside.caption(own, beside.compare(own)), f"a: {said}.")
     has(text, f"1 cell was made with other settings than the reference's ({said}) and differs by 0.00 points")
 
 
 def test_a_longer_training_before_pruning_shows_through_its_source():
     rows = [run("dense", 90, 0), run("mag", 80, source="s/fc-dense-c0-r1-s1")]
     longer = [run("dense", 90, 0, epochs=20), rows[1]]
-    table, _ = both(book(*rows), book(*longer))
-    assert table[beside.OTHER].tolist() == ["epochs 0 + 10 against 0 + 20", "epochs 10 + 10 against 20 + 10"]
+    own = book(*rows)
+    both(own, book(*longer))
+    assert beside.compare(own)["other"].tolist() == ["epochs 0 + 10 against 0 + 20", "epochs 10 + 10 against 20 + 10"]
 
 
 def test_a_training_that_started_from_a_file_has_unknown_epochs_before():
     filed, own = book(run("mag", 80, source="s/checkpoint-fc")), book(run("mag", 80, pre_epochs=5))
-    table, _ = both(filed, own)
-    assert table[beside.OTHER].tolist() == ["epochs ? + 10 against 5 + 10"]
+    both(filed, own)
+    assert beside.compare(filed)["other"].tolist() == ["epochs ? + 10 against 5 + 10"]
 
 
 def test_a_parameter_that_one_side_has_not_recorded_is_no_difference():
@@ -196,6 +201,8 @@ def test_hardware_and_versions_of_both_sides():
     own = book(run("snip"), cpu="CPU B", versions={"torch": "2.1", "numpy": "1"})
     text = both(own, book(run("snip"), versions={"torch": "2.0", "numpy": "1"}))[1]
     has(text, "Versions that differ: torch 2.1 against 2.0.")
-    has(beside.caption(own), "Your hardware: no GPU; CPU B, 2 cores", "The reference's: no GPU; CPU A")
+    said = beside.caption(own, beside.compare(own))
+    has(said, "Your hardware: no GPU; CPU B, 2 cores", "The reference's: no GPU; CPU A")
+    assert "settings" not in said
     own.beside = own
-    has(beside.caption(own), "Hardware of both: no GPU; CPU B")
+    has(beside.caption(own, beside.compare(own)), "Hardware of both: no GPU; CPU B")

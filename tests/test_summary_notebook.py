@@ -5,6 +5,7 @@ The runs are executed once, in this process and at tiny size; a study is then a 
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from notebook_cells import execute, labels, words
@@ -110,16 +111,53 @@ def test_opened_by_hand_it_says_what_the_study_has_not(whole, begins, tmp_path):
     typeset.typst_source(book, tmp_path)
 
 
+def waiting(whole, **parameters) -> dict:
+    """An accuracy run that is planned and not executed."""
+    run = next(run for run in whole["runs"] if run["notebook"] == "accuracy")
+    values = run["parameters"] | {"source": "", "pruner": "snip"} | parameters
+    return run | {"id": "-".join(map(str, ["waiting", *parameters.values()])), "parameters": values, "sources": []}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "wanted"),
+    [
+        ([{"density": 0.1}, {"density": 0.5}], {"tbl-accuracy", "tbl-top1-1", "tbl-macs-1"}),
+        ([{"density": 10.0**-c} for c in range(4)], {"tbl-accuracy", "tbl-top1-1", "tbl-macs-1"}),
+        ([{"density": 1.0, "pruner": "dense"}], {"tbl-accuracy"}),
+        ([{"density": 0.1, "ablation": "shuffle"}], {"tbl-ablations-1"}),
+    ],
+    ids=["two", "down to the collapse", "dense", "ablated"],
+)
+def test_a_study_whose_accuracy_runs_are_all_missing(whole, parameters, wanted, tmp_path):
+    other = [run for run in whole["runs"] if run["notebook"] == "amp"]
+    planned = whole | {"runs": [*other, *(waiting(whole, **values) for values in parameters)]}
+    state.save(planned)
+    for parts in (summary.parts(planned), None):
+        book = execute("summary", {"study": "s"}, parts)
+        assert labels(book) == wanted | {"tbl-settings", "tbl-gaps", "tbl-amp", "fig-amp"}
+    assert "No run was left with an empty layer" not in words(book), "nothing is known of runs that are missing"
+    typeset.typst_source(book, tmp_path)
+
+
+def test_timed_networks_that_are_gone_are_named(whole):
+    _, book = report(whole, "timing-fc-seed1")
+    assert "Timed but not shown, since the study has no such finished run: `s/checkpoint-fc-d0.2-seed1`." in words(book)
+    assert labels(book) == {"tbl-settings"}
+
+
 def shown(name: str) -> pd.DataFrame:
     return pd.read_csv(paths.FIGURES / "s" / f"{name}.csv", dtype=str)
 
 
 def test_a_network_from_a_file_is_timed_and_tabled_under_its_method(whole):
-    report(whole, "checkpoint", "timing-fc-seed1")
-    for form in ("permanent", "masked-forward"):
-        clock = shown(f"tbl-time-{form}-1")
+    _, book = report(whole, "checkpoint", "timing-fc-seed1", "layers-fc-seed1")
+    assert "larger in magnitude" not in words(book), "what removed weights were is not in the file"
+    measured = pd.read_csv(paths.RUNS / "s" / "timing-fc-seed1" / "timings.csv")
+    for form in ("permanent", "masked forward"):
+        clock = shown(f"tbl-time-{form.replace(' ', '-')}-1")
         assert clock["ratio"].tolist() == ["5"]
-        assert re.fullmatch(r"\d\.\d{3} ± \d\.\d{3}", clock["SynFlow"][0])
+        seconds = float(clock["SynFlow"][0].partition(" ± ")[0])
+        assert seconds == pytest.approx(np.median(measured.loc[measured["form"] == form, "seconds"]), rel=0.01)
     (row,) = shown("tbl-checkpoints").to_dict("records")
     assert (row["file"], row["method"], row["density (%)"], row["sparsity (%)"]) == ("model.pt", "SynFlow", "20", "80")
     assert int(row["weights kept"]) == int(row["MACs kept"]) == 23880  # fc uses each of 119,400 weights once
@@ -138,6 +176,7 @@ def test_a_start_from_a_file_is_no_training_of_zero_epochs(whole):
 
 def test_each_compression_of_the_layers_has_a_table_that_names_it(whole):
     _, book = report(whole, "layers-fc-rand", "layers-fc-snip", word="ratio")
+    assert "Digits / FC, SNIP at ratio 2: in " in words(book), "sentences on histograms name their network"
     for number, ratio in ((1, 2), (2, 10)):
         table = shown(f"tbl-layer-densities-{number}")
         kept = (table["weights"].astype(int) * table["SNIP"].astype(float) / 100).sum()

@@ -145,6 +145,17 @@ def test_the_dense_row_is_trained_as_its_column():
     assert table["SNIP (lr 0.01)"].tolist() == ["81.00", "61.00"]
 
 
+def test_the_dense_network_fills_the_row_of_a_single_method():
+    done, plan = study(run("snip", 50.0), run("snip", None, compression=0), run("dense", 60.0, compression=0))
+    assert tables.by_compression(done, plan, "top1_pct", "MNIST / FC")["SNIP"].tolist() == ["missing", "50.00"]
+
+
+def test_short_times_keep_three_digits():
+    clock = timings(("snip", 1, 0.000812, None, 0.0000345, 200), ("rand", 1, 0.0123, None, 0.001, 200))
+    (row,) = tables.time_grid(clock, "permanent").to_dict("records")
+    assert row == {"Rand": "0.012300 ± 0.001000", "SNIP": "0.000812 ± 0.000034"}
+
+
 def test_passes_are_median_and_interquartile_range():
     seconds = [1.0, 5.0, 2.0, 4.0, 10.0]
     frame = pd.DataFrame({"network": "s/a", "form": "permanent", "seconds": seconds})

@@ -1,6 +1,7 @@
 """A user's accuracies beside those of the reference: cell by cell, and what the differences say."""
 
 import math
+from string import ascii_lowercase
 from types import SimpleNamespace
 
 import pandas as pd
@@ -12,7 +13,7 @@ from lib.findings.accuracy import CLEAR, standard_error
 CELL = ["task", "compression", "method"]
 # Parameters that say which cell a run belongs to or which run of it, not how it was trained.
 IDENTITY = {"data", "model", "pruner", "density", "rounds", "seed", "source"}
-DIFFERENCE, OTHER = "difference (points)", "other settings, yours against the reference's"
+DIFFERENCE, OTHER = "difference (points)", "other settings"
 NAMED = 5  # cells in a sentence; a longer list is cut
 
 
@@ -70,7 +71,7 @@ def _differing(mine: dict, other: dict) -> str:
 
 
 def table(cells: pd.DataFrame, word: str) -> pd.DataFrame:
-    """The cells as the report shows them: both accuracies (%), the difference, and where needed other settings.
+    """The cells as the report shows them: both accuracies (%), the difference, and where needed a mark of `notes`.
 
     `word` is how the study says how much is kept; ratio, density and sparsity stand side by side (see `lib.shares`).
     """
@@ -80,10 +81,16 @@ def table(cells: pd.DataFrame, word: str) -> pd.DataFrame:
         DIFFERENCE: [_mean(y) - _mean(r) for y, r in zip(cells["yours"], cells["reference"], strict=True)],
     })  # fmt: skip
     if (cells["other"] != "").any():
-        found[OTHER] = cells["other"]
+        found[OTHER] = cells["other"].map(notes(cells)).fillna("")
     left = pd.DataFrame([shares.columns(compression, word) for compression in cells["compression"]])
     named = [cells["task"], *(left[name] for name in left), cells["method"]]
     return found.set_index(pd.MultiIndex.from_arrays(named))
+
+
+def notes(cells: pd.DataFrame) -> dict[str, str]:
+    """Settings that differ -> a letter for them, in the order of the cells: spelled out they would fill the table."""
+    found = [text for text in dict.fromkeys(cells["other"]) if text]
+    return {text: ascii_lowercase[n % 26] * (n // 26 + 1) for n, text in enumerate(found)}
 
 
 def signed(value: float) -> str:
@@ -91,11 +98,14 @@ def signed(value: float) -> str:
     return "–" if math.isnan(value) else f"{round(value, 2) + 0.0:+.2f}".replace("-", "−").replace("+0.00", "0.00")
 
 
-def caption(own: SimpleNamespace) -> str:
-    """What the table shows, and the hardware of both sides."""
+def caption(own: SimpleNamespace, cells: pd.DataFrame) -> str:
+    """What the table shows, the hardware of both sides, and what the marks of other settings stand for."""
     mine, other = (" and ".join(settings.machines(book)) for book in (own, own.beside))
     where = f"Hardware of both: {mine}" if mine == other else f"Your hardware: {mine}. The reference's: {other}"
-    return f"Top-1 test accuracy (%) after the last epoch, yours beside the reference's. {where}."
+    said = f"Top-1 test accuracy (%) after the last epoch, yours beside the reference's. {where}."
+    if not (marks := notes(cells)):
+        return said
+    return f"{said} Other settings, yours against the reference's: {'. '.join(f'{m}: {t}' for t, m in marks.items())}."
 
 
 def sentences(own: SimpleNamespace, cells: pd.DataFrame) -> list[str]:

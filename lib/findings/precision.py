@@ -39,12 +39,12 @@ def shown(summed: pd.DataFrame, word: str) -> pd.DataFrame:
     """
     left = pd.DataFrame([shares.columns(compression, word) for compression in summed["compression"]])
     table = pd.DataFrame({
-        "epoch (s)": _with_spread(summed, "epoch_s", "epoch_sd_s"),
+        "epoch (s)": _with_spread(summed, "epoch_s", "epoch_sd_s", f".{2 if summed['epoch_s'].max() >= 1 else 3}f"),
         "epochs timed": summed["epochs_timed"],
         "peak memory (MiB)": summed["peak_memory_mib"],
         "of it added (MiB)": summed["added_memory_mib"],
-        "top-1 (%)": _with_spread(summed, "top1_pct", "top1_sd"),
-        "to float32 (points)": _with_spread(summed, "difference_pct", "difference_sd", sign="+"),
+        "top-1 (%)": _with_spread(summed, "top1_pct", "top1_sd", ".2f"),
+        "to float32 (points)": _with_spread(summed, "difference_pct", "difference_sd", "+.2f"),
     })  # fmt: skip
     if (summed["n"] > 1).any():
         table.insert(4, "seeds", summed["n"])
@@ -52,12 +52,11 @@ def shown(summed: pd.DataFrame, word: str) -> pd.DataFrame:
     return table.set_index(pd.MultiIndex.from_arrays([*(left[name] for name in left), summed["precision"]]))
 
 
-def _with_spread(summed: pd.DataFrame, name: str, deviation: str, sign: str = "") -> pd.Series:
-    """`12.34 ± 0.56`, or `12.34` where no `deviation` is known; one decimal more where all values are below 1."""
-    digits = 2 if summed[name].abs().max() >= 1 else 3
+def _with_spread(summed: pd.DataFrame, name: str, deviation: str, spec: str) -> pd.Series:
+    """`12.34 ± 0.56`, or `12.34` where no `deviation` is known."""
     spread = summed[deviation] if deviation in summed else pd.Series(np.nan, index=summed.index)
-    values = summed[name].map(lambda value: f"{value:{sign}.{digits}f}".replace("-", "−"))
-    return values + spread.map(lambda sd: f" ± {sd:.{digits}f}" if sd > 0 else "")
+    values = summed[name].map(lambda value: format(value, spec).replace("-", "−"))
+    return values + spread.map(lambda sd: f" ± {format(sd, spec.removeprefix('+'))}" if sd > 0 else "")
 
 
 def sentences(table: pd.DataFrame, memory_of: str) -> list[str]:

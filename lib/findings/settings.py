@@ -1,5 +1,6 @@
 """What was run, with what, where; and how much of the plan is there."""
 
+import math
 from types import SimpleNamespace
 
 import pandas as pd
@@ -76,17 +77,19 @@ def _other_training(book) -> list:
     rows = []
     for notebook in ("multishot", "amp"):
         made = book.everything[book.everything["notebook"] == notebook]
-        names = [name for name in parameters.declared(notebook) if name in made and name not in TOLD]
+        known = {n: entry["default"] for n, entry in parameters.declared(notebook).items() if n not in TOLD}
         for task in dict.fromkeys(tables.task(run) for _, run in made.iterrows()):
             runs = [run for _, run in made.iterrows() if tables.task(run) == task]
-            values = {name: list(dict.fromkeys(_text(name, run[name]) for run in runs)) for name in names}
+            values = {name: list(dict.fromkeys(_text(name, run, known[name]) for run in runs)) for name in known}
             said = ", ".join(f"{name.replace('_', ' ')} {' or '.join(texts)}" for name, texts in values.items())
             rows.append((f"Training: {task} (notebook {notebook})", said))
     return rows
 
 
-def _text(name: str, value) -> str:
-    """The value of a parameter in words."""
+def _text(name: str, run: pd.Series, default) -> str:
+    """The value of a parameter in words, its default for runs that were made before it was there."""
+    value = run.get(name, default)
+    value = default if isinstance(value, float) and math.isnan(value) else value
     if isinstance(value, list | tuple):
         return " and ".join(map(str, value)) or "none"
     if name == "train_images" and not value:
