@@ -197,12 +197,6 @@ def read(one: SimpleNamespace, file: str) -> pd.DataFrame:
     return pd.read_csv(one.directory / f"{file}.csv")
 
 
-def table(book: SimpleNamespace, notebook: str, file: str) -> pd.DataFrame:
-    """One table of the first finished run of `notebook`; empty if there is none."""
-    one = closer(book, notebook)
-    return read(one, file) if one else pd.DataFrame()
-
-
 def timings(book: SimpleNamespace) -> list[SimpleNamespace]:
     """What each finished timing run measured: `task`, `rows` (see `tables.timing_summary`) and `row`, the run."""
     found = []

@@ -62,12 +62,11 @@ def test_part_of_a_study(study):
     assert book.histories.to_dict("records") == [{"run": "accuracy-snip-c0.5-seed1", "epoch": 1, "x": 2}]
     assert book.data == [FACTS["data"]]
     assert summary.test_set(book, book.planned["task"].iloc[0]) == {"images": 9, "classes": 10}
-    assert summary.table(book, "layers", "parts")["kept"].tolist() == [1]
+    assert summary.read(summary.closer(book, "layers"), "parts")["kept"].tolist() == [1]
     assert summary.closer(book, "timing") is None
     assert summary.timings(book) == []
     assert "timing" in summary.missing(book, "timing")
     assert summary.missing(book, "layers") is None
-    assert summary.table(book, "amp", "amp").empty
 
 
 def test_only_closer_looks_are_finished(study):

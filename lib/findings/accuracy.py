@@ -138,7 +138,7 @@ def magnitude_costs(runs: pd.DataFrame, plan: pd.DataFrame) -> str | None:
     names = " and ".join(tables.methods(trained))
     were, its = ("were", "their") if trained["method"].nunique() > 1 else ("was", "its")
     return (
-        f"{names} {were} trained for {before} epochs before pruning and {after} after, the others only for "
+        f"{names} {were} trained for {before:.0f} epochs before pruning and {after} after, the others only for "
         f"{others.max():.0f} after pruning, so {its} accuracy costs {(before + after) / others.max():.1f} times their "
         "training."
     )
