@@ -12,7 +12,7 @@ from lib.masks import Masks, in_mode, taking_part
 
 Batches = list[tuple[Tensor, Tensor]]
 
-# Bytes of activations that the graph of one forward pass keeps. GraSP takes three times as much at its peak.
+# Bytes of activations that the graph of one forward pass may keep; GraSP takes between three and four times as much.
 GRAPH_BYTES = 2**29
 
 
