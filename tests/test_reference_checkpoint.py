@@ -228,7 +228,7 @@ def test_logits_are_those_of_the_original(name, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in catalog.MODELS if name not in ("fc", "conv", "transformer")])
 def test_every_network_is_recognised_by_names_and_sizes(name, tmp_path):
-    """Those two have other names in the original. One number stands for all of a tensor."""
+    """Two have other names in the original, one is for texts. One number stands for all of a tensor."""
     sizes = {key: tensor.shape for key, tensor in counted(name, (3, 64, 64), 12).state_dict().items()}
     torch.save({key: torch.zeros(()).expand(size) for key, size in sizes.items()}, tmp_path / "model.pt")
     side = 64 if name.endswith("-tinyimagenet") else 32
