@@ -4,8 +4,9 @@ dense     a byte a weight, the removed ones as zeros
 bitmask   one bit a weight, and a byte for each of those that are kept
 
 The rest are biases, batch norm and, where activations are quantised, the least and the largest value of each layer's
-inputs. A weight that no mask names, such as that of an embedding, is dense in either form. Files are safetensors, as
-a whole compressed by zstd where the name ends in .zst, as those of `lib.formats`.
+inputs, in float32; what masks name of it is stored in the same form. A weight that no mask names, such as that of an
+embedding, is dense in either form. Files are safetensors, compressed by zstd where the name ends in .zst, as those of
+`lib.formats`.
 """
 
 from pathlib import Path
@@ -23,29 +24,29 @@ INT8_FORMS = ("dense", "bitmask")
 def save_int8(form: str, path: Path | str, model: nn.Module, masks: Masks) -> int:
     """Write `model`, quantised (see `lib.quantise.quantised`) and pruned by `masks`; return bytes on disk.
 
-    Weights that the masks remove are stored as zeros or not at all. ValueError for an unknown form, a model that is
-    not quantised, or a mask that names no quantised weight.
+    Weights that the masks remove are stored as zeros or not at all. ValueError for an unknown form or a mask that
+    fits no parameter.
     """
     if form not in INT8_FORMS:
         raise ValueError(f"unknown form {form!r}: one of {', '.join(INT8_FORMS)}")
-    weights = {f"{name}.weight": layer.weight.detach() for name, layer in layers(model).items()}
-    if strange := [name for name in masks if name not in weights or masks[name].shape != weights[name].shape]:
-        raise ValueError(f"mask {strange[0]} fits no quantised weight: one of {', '.join(weights)}, of its shape")
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items() if name not in weights}
-    header = {
-        "form": form,
-        "shapes": {},
-        "forms": {},
-        "activations": any(name.endswith(".inputs.low") for name in tensors),
-    }
-    for name, weight in weights.items():
-        kept = masks.get(name, torch.ones_like(weight, dtype=torch.bool))
-        values, scale = integers(weight * kept)
+    weights = {f"{name}.weight": layer.weight for name, layer in layers(model).items()}
+    pruned = {name: parameter for name, parameter in model.named_parameters() if name in masks}
+    if strange := [name for name in masks if name not in pruned or masks[name].shape != pruned[name].shape]:
+        raise ValueError(f"mask {strange[0]} fits no parameter: one of {', '.join(weights)} is allowed, of its shape")
+    parts = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    activations = any(name.endswith(".inputs.low") for name in parts)
+    header = {"form": form, "shapes": {}, "forms": {}, "activations": activations}
+    for name, parameter in (weights | pruned).items():
+        del parts[name]
+        parameter = parameter.detach()
+        kept = masks.get(name, torch.ones_like(parameter, dtype=torch.bool))
+        values, scale = integers(parameter * kept) if name in weights else (parameter, None)
         header["forms"][name] = form if name in masks else "dense"
-        header["shapes"][name] = list(weight.shape)
-        parts = FORMS[header["forms"][name]][0](values.cpu().contiguous(), kept.cpu().contiguous())
-        tensors |= {f"{name}::{part}": tensor for part, tensor in (parts | {"scale": scale.cpu()}).items()}
-    return write(path, tensors, header)
+        header["shapes"][name] = list(parameter.shape)
+        stored = FORMS[header["forms"][name]][0](values.cpu().contiguous(), kept.cpu().contiguous())
+        stored |= {} if scale is None else {"scale": scale.cpu()}
+        parts |= {f"{name}::{part}": tensor for part, tensor in stored.items()}
+    return write(path, parts, header)
 
 
 def load_int8(path: Path | str, model: nn.Module) -> nn.Module:
@@ -73,4 +74,6 @@ def load_int8(path: Path | str, model: nn.Module) -> nn.Module:
 
 def _weight(tensors: dict[str, Tensor], name: str, form: str, shape: list[int]) -> Tensor:
     values = FORMS[form][1]({part: tensors[f"{name}::{part}"] for part in PARTS[form]}, shape)
+    if values.dtype != torch.int8:
+        return values
     return values.float() * tensors[f"{name}::scale"].view(-1, *[1] * (len(shape) - 1))

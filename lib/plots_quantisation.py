@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.findings.quantisation import BOTH, NONE, PRUNED_FIRST, QUANTISED_FIRST, UNPRUNED, WEIGHTS
+from lib.catalog import UNPRUNED
+from lib.findings.quantisation import BOTH, NONE, PRUNED_FIRST, QUANTISED_FIRST, WEIGHTS
 from lib.plots import WIDTH
 
 COLOURS = {UNPRUNED: "#555555", PRUNED_FIRST: "#0072B2", QUANTISED_FIRST: "#D55E00"}

@@ -17,7 +17,7 @@ from lib.data import Dataset
 from lib.formats_int8 import save_int8
 from lib.masks import Masks, density_of, full, keep_top
 from lib.pruners import Batches
-from lib.quantise import PLAIN, calibrated, layers, plain, quantised, rounded
+from lib.quantise import PLAIN, calibrated, layers, plain, quantised, rounded, scales
 from lib.sparsity import of_parameters
 from lib.train import evaluate, train
 
@@ -179,18 +179,23 @@ def rounding_rows(found: list[dict]) -> list[dict]:
     """What rounding does to the kept weights, a row a masked layer of each of `techniques` that rounds activations too.
 
     `order`, `fine_tuning_epochs`, `layer`, `weights`, `kept`, `zeroed` (kept weights that become zero, being less than
-    half a step) and `magnitudes` (different ones of kept weights on the grid, in all channels together).
+    half a step), `half_step` (the median over the output channels) and `magnitudes` (different ones of kept weights on
+    the grid, in all channels together).
     """
     chosen = [one for one in found if one["quantisation"] == "weights and activations"]
-    return [_rounding(one, name, mask) for one in chosen for name, mask in one["masks"].items()]
+    return [
+        _rounding(one, name) for one in chosen for name in layers(one["network"]) if f"{name}.weight" in one["masks"]
+    ]
 
 
-def _rounding(one: dict, name: str, mask: Tensor) -> dict:
-    kept = rounded(one["network"].get_parameter(name).detach() * mask)[mask]
+def _rounding(one: dict, layer: str) -> dict:
+    mask = one["masks"][f"{layer}.weight"]
+    weight = one["network"].get_submodule(layer).weight.detach() * mask
+    kept = rounded(weight)[mask]
     return {
-        "order": one["order"], "fine_tuning_epochs": one["fine_tuning_epochs"], "layer": name.removesuffix(".weight"),
+        "order": one["order"], "fine_tuning_epochs": one["fine_tuning_epochs"], "layer": layer,
         "weights": mask.numel(), "kept": len(kept), "zeroed": int((kept == 0).sum()),
-        "magnitudes": len(kept.abs().unique()),
+        "half_step": scales(weight).median().item() / 2, "magnitudes": len(kept.abs().unique()),
     }  # fmt: skip
 
 

@@ -236,6 +236,21 @@ def test_a_fresh_network_has_the_same_logits(tmp_path, name, shape, activations,
     assert not any(fresh.get_parameter(key)[~mask].any() for key, mask in kept.items())
 
 
+@pytest.mark.parametrize(("name", "also"), [("resnet8", ["biases", "norms"]), ("mlp-1x16", ["embeddings"])])
+def test_what_else_is_pruned_comes_back_too(tmp_path, name, also):
+    model = models.build(name, CASES[name], 10, seed=1).eval()
+    kept = pruners.prune(model, "rand", 0.3, [], seed=1, also=also)
+    masks.apply_masks_(model, kept)
+    made = quantise.quantised(model)
+    sizes = [formats_int8.save_int8(form, tmp_path / form, made, kept) for form in formats_int8.INT8_FORMS]
+    assert sizes[1] < sizes[0]
+    for form in formats_int8.INT8_FORMS:
+        fresh = formats_int8.load_int8(tmp_path / form, models.build(name, CASES[name], 10, seed=2).eval())
+        x = inputs(CASES[name], 3)
+        assert torch.equal(fresh(x), made(x))
+        assert not any(fresh.get_parameter(key)[~mask].any() for key, mask in kept.items())
+
+
 def test_sizes_are_a_byte_a_weight(tmp_path):
     model, kept = pruned("mlp-1x256", (1, 20, 20), 0.1)
     made = quantise.calibrated(model, batches((1, 20, 20)))
@@ -266,7 +281,7 @@ def test_damaged_and_strange_files_are_named(tmp_path):
         formats_int8.load_int8(path, model)
     with pytest.raises(ValueError, match="unknown form 'coo': one of dense, bitmask"):
         formats_int8.save_int8("coo", path, made, kept)
-    with pytest.raises(ValueError, match="mask layers fits no quantised weight"):
+    with pytest.raises(ValueError, match="mask layers fits no parameter"):
         formats_int8.save_int8("dense", path, made, {"layers": torch.ones(2, dtype=torch.bool)})
     with pytest.raises(FileNotFoundError, match="nowhere"):
         formats_int8.load_int8(tmp_path / "nowhere", model)

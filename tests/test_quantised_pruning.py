@@ -183,6 +183,7 @@ def test_weights_that_rounding_makes_zero_are_counted():
     rows = orders.rounding_rows([made | {"quantisation": "weights and activations"}, made | {"quantisation": "none"}])
     assert len(rows) == 1
     assert (rows[0]["layer"], rows[0]["kept"], rows[0]["zeroed"]) == ("0", 7, 3)
+    assert rows[0]["half_step"] == pytest.approx(0.05, rel=1e-4)  # the lower of two in the middle
 
 
 def test_impossible_numbers_are_refused():

@@ -2,9 +2,10 @@
 
 import pandas as pd
 
+from lib.catalog import UNPRUNED
 from lib.findings.accuracy import CLEAR, difference
 
-UNPRUNED, PRUNED_FIRST, QUANTISED_FIRST = "unpruned", "prune, then quantise", "quantise, then prune"
+PRUNED_FIRST, QUANTISED_FIRST = "prune, then quantise", "quantise, then prune"
 NONE, WEIGHTS, BOTH = "none", "weights", "weights and activations"
 
 
@@ -20,8 +21,15 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         "file (MB)": rows["disk_mb"],
         "bit mask (MB)": rows["bitmask_mb"],
         "compressed (MB)": rows["compressed_mb"],
+        "int8 top-1 (%)": rows["int8_top1_pct"].astype(float),
     }
+    shown |= {f"int8, ms a pass of {n}": 1e3 * rows[f"int8_latency_{n}_s"].astype(float) for n in timed(rows)}
     return pd.DataFrame(shown)
+
+
+def timed(rows: pd.DataFrame) -> list[int]:
+    """The batch sizes of the passes that were timed, ascending."""
+    return sorted(int(name.split("_")[2]) for name in rows if name.startswith("int8_latency_"))
 
 
 def steps(ties: pd.DataFrame) -> pd.DataFrame:
@@ -51,7 +59,7 @@ def sentences(rows: pd.DataFrame, images: int) -> list[str]:
     """What quantisation alone costs, then both orders beside each other; `images` is the size of the test set."""
     found = [alone(rows, images), after_pruning(rows, images)]
     found += [orders(rows, images, epochs) for epochs in sorted(rows["fine_tuning_epochs"].unique())]
-    return [sentence for sentence in [*found, size(rows)] if sentence]
+    return [sentence for sentence in [*found, size(rows), executed(rows)] if sentence]
 
 
 def why(rounding: pd.DataFrame, ties: pd.DataFrame, overlap_pct: float, density: float) -> list[str]:
@@ -60,7 +68,7 @@ def why(rounding: pd.DataFrame, ties: pd.DataFrame, overlap_pct: float, density:
     `rounding` and `ties` are rounding.csv and ties.csv of a run, `overlap_pct` the share of the weights kept by
     pruning first that pruning second keeps too.
     """
-    found = [zeroed(rounding), chosen(ties), shared(overlap_pct, density)]
+    found = [zeroed(rounding), reach(rounding, ties), chosen(ties), shared(overlap_pct, density)]
     return [sentence for sentence in found if sentence]
 
 
@@ -93,7 +101,7 @@ def orders(rows: pd.DataFrame, images: int, epochs: int) -> str | None:
         return None
     first, second = both.loc[PRUNED_FIRST], both.loc[QUANTISED_FIRST]
     change, error = difference(*(pd.Series([one["top1_pct"]]) for one in (second, first)), images)
-    when = f"After {epochs} further epoch{'s' if epochs > 1 else ''} that see the rounding" if epochs else (
+    when = f"After {epochs} further epoch{'s' if epochs > 1 else ''} of training with the rounding" if epochs else (
         f"At {first['sparsity_pct']:.4g} % sparsity and with 8-bit weights and activations"
     )  # fmt: skip
     return (
@@ -119,37 +127,47 @@ def zeroed(rounding: pd.DataFrame) -> str | None:
     )
 
 
-def chosen(ties: pd.DataFrame) -> str | None:
-    """What the last pruning step chose among, with rounded magnitudes beside float32 ones."""
-    last = ties.groupby("order").last()
-    if not {PRUNED_FIRST, QUANTISED_FIRST} <= set(last.index):
+def reach(rounding: pd.DataFrame, ties: pd.DataFrame) -> str | None:
+    """How far pruning reaches beyond what rounding makes zero, or the other way round: threshold beside half a step."""
+    steps = ties[ties["order"] == PRUNED_FIRST]
+    dense = rounding[rounding["order"] == UNPRUNED]
+    if steps.empty or dense.empty:
         return None
-    plain, rounded = last.loc[PRUNED_FIRST], last.loc[QUANTISED_FIRST]
-    removed = rounded["left"] - rounded["kept"]
+    threshold, half = steps["threshold"].iloc[-1], dense["half_step"].median()
     said = (
-        f"At the last pruning step {rounded['left']:,.0f} weights have {rounded['magnitudes']:,.0f} different "
-        f"magnitudes after rounding and {plain['magnitudes']:,.0f} in float32. "
+        f"The least magnitude that the last step of pruning first kept is {threshold:.3g}, and half a step of rounding "
+        f"is {half:.3g} in the unpruned network (median of channels and layers): "
     )
-    if rounded["zeros"] > removed:
-        said += (
-            f"Rounding had already made {rounded['zeros']:,.0f} of them zero, more than the {removed:,.0f} that were "
-            "to go, so which of these went was decided by their position alone."
-        )
-    else:
-        said += (
-            f"Rounding had already made {rounded['zeros']:,.0f} of them zero, {100 * rounded['zeros'] / removed:.2g} "
-            f"% of the {removed:,.0f} that were to go: their removal changes nothing at that moment. "
-        )
-        said += _tied(rounded)
-    return said
+    if threshold > half:
+        return said + f"pruning reaches {threshold / half:.3g} times as far as rounding does."
+    return said + f"rounding alone would remove more than pruning does, {half / threshold:.3g} times as far."
 
 
-def _tied(step: pd.Series) -> str:
-    if step["tied_kept"] == step["tied"]:
-        return "No choice was left to position."
-    return (
-        f"{step['tied']:,.0f} had just the magnitude of the threshold, and position alone kept "
-        f"{step['tied_kept']:,.0f} of these."
+def chosen(ties: pd.DataFrame) -> str | None:
+    """What the pruning steps chose among, with rounded magnitudes beside float32 ones."""
+    if not {PRUNED_FIRST, QUANTISED_FIRST} <= set(ties["order"]):
+        return None
+    plain, rounded = (ties[ties["order"] == order] for order in (PRUNED_FIRST, QUANTISED_FIRST))
+    left, count = rounded["left"].iloc[0], len(rounded)
+    zeros, removed = rounded["zeros"].iloc[0], left - rounded["kept"].iloc[0]
+    said = (
+        f"At the first pruning step {left:,} weights have {rounded['magnitudes'].iloc[0]:,} different magnitudes where "
+        f"they are rounded, and {plain['magnitudes'].iloc[0]:,} in float32. "
+    )
+    if zeros > removed:
+        return said + (
+            f"Rounding had made {zeros:,} of them zero, more than the {removed:,} that were to go: which of these went "
+            "was decided by their position alone."
+        )
+    said += (
+        f"Rounding had made {zeros:,} of them zero, {100 * zeros / removed:.2g} % of the {removed:,} that were to go. "
+    )
+    tied, gone = rounded["tied"].sum(), (rounded["tied"] - rounded["tied_kept"]).sum()
+    if not gone:
+        return said + "No choice was left to position."
+    return said + (
+        f"In {f'all {count} steps' if count > 1 else 'this step'} {tied:,} weights had "
+        f"just the magnitude of the threshold, and position alone decided that {gone:,} of these went."
     )
 
 
@@ -174,6 +192,25 @@ def size(rows: pd.DataFrame) -> str | None:
         f"{both['compressed_mb']:.3f} compressed: {dense['disk_mb'] / both['compressed_mb']:.1f} times less than the "
         f"dense file."
     )
+
+
+def executed(rows: pd.DataFrame) -> str:
+    """What ONNX Runtime makes of the networks in integers, beside their simulation in float32."""
+    tried = rows[rows["quantisation"] == BOTH]
+    done = tried[tried["int8_top1_pct"].notna()]
+    if done.empty:
+        return f"ONNX Runtime ran none of them in integers: {tried['int8_note'].iloc[0]}."
+    distance = (done["int8_top1_pct"] - done["top1_pct"]).abs().max()
+    pruned, whole = (done[(done["order"] == UNPRUNED) == unpruned] for unpruned in (False, True))
+    said = (
+        f"ONNX Runtime runs {len(done)} of {len(tried)} networks with 8-bit weights and activations in integers; its "
+        f"top-1 accuracy differs from the simulated one by {distance:.2f} points at most."
+    )
+    for batch in timed(rows) if len(pruned) and len(whole) else []:
+        times = [1e3 * part[f"int8_latency_{batch}_s"].median() for part in (whole, pruned)]
+        said += f" A pass of {batch} takes {times[0]:.3g} ms unpruned and {times[1]:.3g} ms pruned."
+    notes = sorted(set(tried["int8_note"]) - {""})
+    return said + (f" Its notes: {'; '.join(notes)}." if notes else "")
 
 
 def _points(change: float) -> str:
