@@ -36,3 +36,22 @@ def against_sparsity(tables: dict[str, pd.DataFrame]) -> Figure:
             ax.set_ylim(bottom=0)
     figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
     return figure
+
+
+def forms(files: pd.DataFrame) -> Figure:
+    """Bars of the bytes on disk (MB) of every form, plain and compressed, a group an iteration, from files.csv."""
+    figure, ax = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
+    names = list(dict.fromkeys(files["form"]))
+    numbers = sorted(files["iteration"].unique())
+    width = 0.8 / len(names)
+    for position, (name, (colour, *_)) in enumerate(zip(names, (*LOOKS, ("#E69F00",)), strict=False)):
+        for compressed, alpha in ((False, 0.45), (True, 1.0)):
+            part = files[(files["form"] == name) & (files["compressed"] == compressed)].set_index("iteration")["bytes"]
+            x = [place + (position - (len(names) - 1) / 2) * width for place in range(len(numbers))]
+            label = f"{name} with zstd" if compressed else name
+            ax.bar(x, part.reindex(numbers) / 1e6, width * 0.9, color=colour, alpha=alpha, label=label)
+    ax.set_xticks(range(len(numbers)), [str(number) for number in numbers])
+    ax.set(xlabel="iteration", ylabel="size on disk (MB)")
+    ax.grid(axis="x", visible=False)
+    figure.legend(loc="outside upper center", ncols=5, fontsize=7)
+    return figure

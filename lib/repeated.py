@@ -1,17 +1,19 @@
 """Pruning the same network again and again: counts, masks without retraining, and what each network is worth."""
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lib import formats, pruners, sparsity
-from lib.data import Dataset, normalise
-from lib.masks import Masks, apply_masks_, density_of, full, keep_top
+from lib.data import Dataset, normalise, scoring_batches
+from lib.masks import Masks, apply_masks_, density_of, full, keep_top, prunable
+from lib.multishot import multishot
+from lib.storage import load_weights
 from lib.timing import latencies
-from lib.train import evaluate
+from lib.train import evaluate, train
 
 Networks = list[tuple[dict[str, Tensor], Masks]]  # the state and the masks of each iteration, from 0, the dense one
 
@@ -29,6 +31,45 @@ def counts(weights: int, step: float, iterations: int) -> list[int]:
     if left[-1] < 1:
         raise ValueError(f"step is {step} and iterations is {iterations}, which leave none of {weights} weights")
     return left[1:]
+
+
+def rounds(
+    network: nn.Module,
+    data: Dataset,
+    retrain: str,
+    source: Path | None,
+    *,
+    pruner: str,
+    step: float,
+    iterations: int,
+    scope: str,
+    also: Collection[str],
+    seed: int,
+    checkpoint: Path,
+    follow: Callable[[int, str], Callable[[dict], None]],
+    **recipe,
+) -> tuple[list[nn.Module], list[Masks], list[dict]]:
+    """The networks of all iterations, from the dense one on, their masks, and the rows of all trainings.
+
+    With `retrain` "rewind" each is trained from the initial weights of `network` (`lib.multishot`); with "none" all
+    have those of the folder `source`, a finished run, or of one training where there is none. `recipe`, `checkpoint`
+    and `follow` as for `lib.multishot.multishot`. ValueError for an impossible number.
+    """
+    left = counts(sum(weight.numel() for weight in prunable(network, also).values()), step, iterations)
+    batches = scoring_batches(data, seed=seed)
+    chosen, history = {"scope": scope, "also": also, "seed": seed}, []
+    if retrain == "rewind":
+        place = {"counts": left, "keep_networks": True, "checkpoint": checkpoint, "follow": follow}
+        found = multishot(network, data, pruner, None, batches, **chosen, **place, **recipe)
+        networks, history = found["networks"], found["history"]
+    else:
+        if source:
+            load_weights(source / "weights.safetensors", network)
+        else:
+            watch = {"checkpoint": checkpoint, "on_epoch": follow(recipe["epochs"], "dense")}
+            history = train(network, data, seed=seed, **recipe, **watch)
+        networks = without_retraining(network, pruner, batches, left, **chosen)
+    return built(network, networks), [kept for _, kept in networks], history
 
 
 def without_retraining(
@@ -53,6 +94,13 @@ def without_retraining(
         scores = pruners.scored(network, pruner, batches, kept, generator)
         found.append((state, keep_top(scores, keep=keep, scope=scope, within=kept)))
     return found
+
+
+def different(network: nn.Module, theirs: Masks, step: float) -> int:
+    """Weights of which torch's masks `theirs` and ours after one iteration of global L1 pruning say something else."""
+    scores = {name: network.get_parameter(name).detach().abs() for name in theirs}
+    ours = keep_top(scores, keep=counts(sum(s.numel() for s in scores.values()), step, 1)[0])
+    return sum(int((theirs[name] != ours[name]).sum()) for name in theirs)
 
 
 def built(network: nn.Module, networks: Networks) -> list[nn.Module]:
@@ -107,6 +155,8 @@ def files(models: list[nn.Module], masks: list[Masks], folder: Path) -> list[dic
 
 
 def times(models: list[nn.Module], data: Dataset, batches: Sequence[int], *, repeats: int, warmup: int) -> list[dict]:
-    """`lib.timing.latencies` of all networks, called by their iteration, on the first test images."""
+    """`lib.timing.latencies` of all networks, called by their iteration, on the first test images; [] for 0 repeats."""
+    if not repeats:
+        return []
     inputs = {size: normalise(data, data.test_x[:size]) for size in batches}
     return latencies(dict(enumerate(models)), inputs, repeats=repeats, warmup=warmup)

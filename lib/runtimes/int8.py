@@ -23,7 +23,8 @@ def quantise(source: Path, path: Path, batches: list[tuple[Tensor, Tensor]]) -> 
     Batch norm is folded into the convolution before it. Weights are int8 (7 bits where `narrow()`), symmetric, one
     scale an output channel; activations uint8, one scale and zero point a tensor, from the least and the largest value
     that they take on `batches`; logits stay in float32. Jacob et al. 2018 (arXiv 1712.05877); written as pairs of
-    QuantizeLinear and DequantizeLinear, which ONNX Runtime turns into integer kernels. ValueError in one line where this is not possible.
+    QuantizeLinear and DequantizeLinear, which ONNX Runtime turns into integer kernels. ValueError in one line where
+    this is not possible.
     """
     imported()
     try:
