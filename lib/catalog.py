@@ -12,6 +12,11 @@ from importlib import import_module
 
 PRUNERS = {name: f"lib.pruners:{name}" for name in ("dense", "rand", "mag", "snip", "grasp", "synflow")}
 PRUNERS |= {"mag-init": "lib.pruners:mag_init"} | {name: f"lib.pruners:{name}" for name in ("lamp", "uniform", "erk")}
+PRUNERS |= {name: f"lib.pruners:{name}" for name in ("obd", "woodfisher", "wanda", "movement")}
+# Those that score a training, such as that of a level, and not batches.
+TRAINED = ("movement",)
+# Those that take the gradients of single images, and so score in evaluation mode only.
+PER_IMAGE = ("obd", "woodfisher")
 
 # An entry with options is (function, options). The name of a CIFAR ResNet of any depth and width is a pattern, and
 # those here are the common ones; the names in this table come first: `resnet50` and `resnet152`, though 6n + 2, are
@@ -51,6 +56,13 @@ OPTIMIZERS = {name: f"lib.optimizers:{name}" for name in ("adam", "sgd", "moment
 # What may be destroyed of a mask, to see what it is worth (see `lib.ablations`).
 ABLATIONS = ("none", "shuffle", "reinitialise", "invert")
 
+# What structured pruning removes (see `lib.structured`).
+STRUCTURES = ("channels", "neurons", "blocks", "heads")
+UNPRUNED = "unpruned"  # the network beside them that keeps everything
+
+# What runs a network (see `lib.runtimes`): as it is, exported, and with 8-bit weights and activations.
+RUNTIMES = ("PyTorch", "ONNX Runtime", "ONNX Runtime int8")
+
 TABLES = {"pruner": PRUNERS, "model": MODELS, "data": DATA, "optimizer": OPTIMIZERS}
 
 # Names as papers write them, for tables and figures.
@@ -64,6 +76,10 @@ LABELS = {
     "lamp": "LAMP",
     "uniform": "Uniform",
     "erk": "ERK",
+    "obd": "OBD",
+    "woodfisher": "WoodFisher",
+    "wanda": "Wanda",
+    "movement": "Movement",
     "dense": "Dense",
     "fc": "FC",
     "conv": "Conv",
@@ -118,6 +134,11 @@ def takes_small_images(model: str) -> bool:
 def takes_texts(model: str) -> bool:
     """Whether the network has embeddings for the words of texts; all but `transformer` take images."""
     return model == "transformer" or bool(MLP.fullmatch(str(model)))
+
+
+def holds_texts(data: str) -> bool:
+    """Whether the inputs of a data set are texts; all others hold images."""
+    return str(DATA.get(data)).startswith("lib.data.texts:")
 
 
 def comes_with_a_package(data: str) -> bool:

@@ -125,9 +125,13 @@ def _macs(network: nn.Module, shape: tuple[int, int, int]) -> int:
 def _finished(network: nn.Module, model: nn.Module) -> nn.Module:
     """`network` for inference, in the type and memory layout of `model`."""
     first = next(model.parameters())
+    return network.requires_grad_(False).to(dtype=first.dtype, memory_format=layout(model)).eval()
+
+
+def layout(model: nn.Module) -> torch.memory_format:
+    """How the weights of its convolutions lie in memory."""
     last = any(parameter.ndim == 4 and not parameter.is_contiguous() for parameter in model.parameters())
-    layout = torch.channels_last if last else torch.contiguous_format
-    return network.requires_grad_(False).to(dtype=first.dtype, memory_format=layout).eval()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _shapes(network: fx.GraphModule, images: Tensor) -> dict[fx.Node, torch.Size]:

@@ -14,11 +14,11 @@ from lib.ranking import in_memory_order
 
 @torch.no_grad()
 def layer_rows(model: nn.Module, masks: dict[str, Tensor], shape: tuple[int, int, int]) -> list[dict]:
-    """One row a mask, in order: size, density, MACs of one (C, H, W) image, statistics.
+    """One row a mask, in order: size, density, MACs of one input of `shape`, statistics.
 
     `layer` is the layer's name, or, for what is not a weight, the parameter's (`conv.bias`); `kind` is conv, linear,
-    norm (scale or shift) or bias, the last two of which cost no MACs. `mean`, `std` (population), `min` and
-    `max` are those of the kept weights' present values; None where no weight is kept.
+    embedding, norm (scale or shift) or bias, the last three of which cost no MACs. `mean`, `std` (population), `min`
+    and `max` are those of the kept weights' present values; None where no weight is kept.
     """
     used = flops.positions(model, shape)
     return [_layer_row(model, name, mask, used.get(name, 0)) for name, mask in masks.items()]
@@ -82,7 +82,7 @@ def _kind(model: nn.Module, name: str) -> str:
     layer = model.get_submodule(owner)
     if isinstance(layer, nn.Conv2d | nn.Linear):
         return "bias" if part == "bias" else "conv" if isinstance(layer, nn.Conv2d) else "linear"
-    return "norm"
+    return "embedding" if isinstance(layer, nn.Embedding) else "norm"
 
 
 def _layer_name(parameter: str) -> str:

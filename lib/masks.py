@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lib.data.dataset import blank
 from lib.layer_tables import histogram_rows as histogram_rows
 from lib.layer_tables import layer_rows as layer_rows
 from lib.ranking import Masks as Masks
@@ -21,7 +22,7 @@ from lib.ranking import check_density as check_density
 from lib.ranking import keep_top as keep_top
 from lib.ranking import kept_count as kept_count
 
-ALSO = ("biases", "norms")
+ALSO = ("biases", "norms", "embeddings")
 SPARE = ("shortcuts", "last")
 SHORTCUT = re.compile(r"(^|\.)(shortcut|downsample)\.")  # the name in our networks, and in torchvision's
 
@@ -29,10 +30,11 @@ SHORTCUT = re.compile(r"(^|\.)(shortcut|downsample)\.")  # the name in our netwo
 def prunable(model: nn.Module, also: Collection[str] = (), spare: Collection[str] = ()) -> dict[str, nn.Parameter]:
     """The parameters that may be pruned, by name, in the model's order: weights of convolution and linear layers.
 
-    `also` adds `biases`, those of convolution and linear layers, and `norms`, scale and shift of batch norms (the
-    original prunes the shifts only where both are asked for). `spare` leaves out `shortcuts`, whatever lies on the
-    projection of a residual block, and `last`, the last convolution or linear layer: the classifier. A word for
-    something that the model does not have changes nothing. ValueError for an unknown word.
+    `also` adds `biases`, those of convolution and linear layers, `norms`, scale and shift of batch norms (the
+    original prunes the shifts only where both are asked for), and `embeddings`, the weights of those. `spare` leaves
+    out `shortcuts`, whatever lies on the projection of a residual block, and `last`, the last convolution or linear
+    layer: the classifier. A word for something that the model does not have changes nothing. ValueError for an unknown
+    word.
     """
     _check_words("also", also, ALSO)
     _check_words("spare", spare, SPARE)
@@ -51,6 +53,8 @@ def prunable(model: nn.Module, also: Collection[str] = (), spare: Collection[str
 def _parts(module: nn.Module, also: Collection[str]) -> tuple[str, ...]:
     if isinstance(module, nn.Conv2d | nn.Linear):
         return ("weight", "bias") if "biases" in also else ("weight",)
+    if isinstance(module, nn.Embedding) and "embeddings" in also:
+        return ("weight",)
     return ("weight", "bias") if isinstance(module, _BatchNorm) and "norms" in also else ()
 
 
@@ -121,14 +125,15 @@ def masked_forward(model: nn.Module, masks: Masks) -> Callable[[Tensor], Tensor]
     return forward
 
 
-def collapsed(model: nn.Module, masks: Masks, shape: tuple[int, int, int]) -> dict:
+def collapsed(model: nn.Module, masks: Masks, shape: tuple[int, ...]) -> dict:
     """`{"layers": names without a kept weight, "connected": whether any input still reaches an output}`.
 
     A collapse is a result to be reported, not an error. Connection is a matter of the masks alone: a copy of
     the model in which each unit is the mean of its kept inputs, without biases and with neutral normalisation,
     maps an image of ones to something above zero exactly when a path is left. (Float64: a path through 100
     layers that keeps one weight of 1,000 in each still gives 1e-300.) Layers without a mask are dense; a batch norm's
-    removed scale cuts its channel, and one without any is among the layers; biases carry no input and do not count.
+    removed scale cuts its channel, and one without any is among the layers; biases carry no input and do not count. A
+    text enters by what is left of the embedding of any word.
     """
     weights = {name: mask for name, mask in masks.items() if name.endswith(".weight")}
     empty = [name.removesuffix(".weight") for name, mask in weights.items() if not mask.any()]
@@ -138,9 +143,12 @@ def collapsed(model: nn.Module, masks: Masks, shape: tuple[int, int, int]) -> di
         kept = state[name]
         inputs = kept.flatten(1).sum(1).clamp(min=1).view(-1, *[1] * (kept.ndim - 1))
         state[name] = kept / inputs
+    for name in set(prunable(model, ["embeddings"])) - set(prunable(model)):
+        state[name] = state[name].any(0).double().expand(state[name].shape)
     device = next(model.parameters()).device
-    with torch.no_grad(), evaluating(model):
-        output = functional_call(model, state, (torch.ones(1, *shape, dtype=torch.float64, device=device),))
+    ones = torch.ones(1, *shape, dtype=torch.float64, device=device) if len(shape) == 3 else blank(shape, device=device)
+    with torch.no_grad(), evaluating(model), _layer_norms_left_out(model):
+        output = functional_call(model, state, (ones,))
     return {"layers": empty, "connected": bool((output > 0).any())}
 
 
@@ -148,8 +156,20 @@ def _neutral(name: str, tensor: Tensor) -> Tensor:
     """What a parameter or buffer is replaced by when only the masks are to matter (those of weights come later)."""
     if not tensor.is_floating_point():
         return tensor
-    zero = name.rsplit(".", 1)[-1] in ("bias", "running_mean")
+    zero = name.rsplit(".", 1)[-1] in ("bias", "running_mean", "positions")
     return torch.full_like(tensor, 0 if zero else 1, dtype=torch.float64)
+
+
+@contextmanager
+def _layer_norms_left_out(model: nn.Module):
+    """Inside the `with` they return what they get: of equal numbers they would make zeros."""
+    norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
+    handles = [norm.register_forward_hook(lambda norm, inputs, output: inputs[0]) for norm in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

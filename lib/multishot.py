@@ -20,6 +20,7 @@ from lib import catalog, pruners, storage
 from lib.data import Dataset, fingerprint
 from lib.files import read_json, write_json
 from lib.masks import Masks, apply_masks_, check_density, collapsed, density_of, full, keep_top
+from lib.rounds import check_scope
 from lib.train import identity, train
 
 Follow = Callable[[int, str], Callable[[dict], None]]
@@ -48,12 +49,12 @@ def multishot(
     """Prune `network` to `density` in `levels` steps, each after `epochs` of training, and train what is left.
 
     Level 0 is the dense network. After its training, and after that of every level but the last, `pruner` scores the
-    trained weights on `batches`; of n levels, level l keeps density ** (l / n) of them with schedule `exponential` and
-    1 - (1 - density) l / n with `linear`, of those that are left; or with `counts`, in place of density and levels,
-    exactly so many weights a level. Then the kept weights go back to the rewind point:
-    the initial weights, or with `rewind_epochs` those after so many epochs of dense training. The training from there
-    is the rest of one of rewind_epochs + epochs epochs. `scope` and `also` as for `pruners.prune`; `recipe` goes to
-    `train`.
+    trained weights on `batches` (`movement` scores that training instead); of n levels, level l keeps
+    density ** (l / n) of them with schedule `exponential` and 1 - (1 - density) l / n with `linear`, of those that are
+    left; or with `counts`, in place of density and levels, exactly so many weights a level. Then the kept weights go
+    back to the rewind point: the initial weights, or with `rewind_epochs` those after so many epochs of dense training.
+    The training from there is the rest of one of rewind_epochs + epochs epochs. `scope` and `also` as for
+    `pruners.prune`; `recipe` goes to `train`.
 
     Returns `masks` (of the last level), `levels` (a row a level, see `_row`), `history` (a row an epoch, those of
     `train` with their level) and `rewind` (the rows of the training to the rewind point). `network` is then that of
@@ -66,7 +67,7 @@ def multishot(
     Costs (levels + 1) * epochs + rewind_epochs of training. ValueError for an impossible number or an unknown name.
     """
     aims = _aims(density, levels, counts, schedule)
-    _check(pruner, len(aims), epochs, rewind_epochs, scope)
+    _check(pruner, aims, epochs, rewind_epochs, scope)
     numbers = {"density": density, "levels": levels, "epochs": epochs, "rewind_epochs": rewind_epochs, "seed": seed}
     numbers |= {"counts": list(counts), "also": list(also), "keep_networks": keep_networks}
     names = {"pruner": pruner, "schedule": schedule, "scope": scope}
@@ -77,8 +78,8 @@ def multishot(
 
     def part(what: str, name: str, **arguments) -> list[dict]:
         place = {"checkpoint": states.training(name)} if states else {}
-        watch = {"on_epoch": follow(whole, what)} if follow else {}
-        return train(network, data, seed=seed, **arguments, **recipe, **place, **watch)
+        shown = {"on_epoch": follow(whole, what)} if follow else {}
+        return train(network, data, seed=seed, **arguments, **recipe, **place, **shown)
 
     rewind = part("to the rewind point", "rewind", epochs=rewind_epochs, after=epochs) if rewind_epochs else []
     point = _copied(network)
@@ -90,11 +91,14 @@ def multishot(
         else:
             _rewind(network, point, kept)
             what = f"level {level} of {len(aims)}"
-            trained = part(what, str(level), epochs=epochs, before=rewind_epochs, masks=kept)
+            watch = pruners.Movement(network, kept) if pruner in catalog.TRAINED else None
+            trained = part(what, str(level), epochs=epochs, before=rewind_epochs, masks=kept, watch=watch)
             trained = [{"level": level, **row} for row in trained]
             row = _row(network, data, level, kept, trained)
             if aim is not None:
-                kept = _next(network, pruner, aim, batches, kept, scope, seed + 1_000_003 * level)
+                generator = torch.Generator().manual_seed(seed + 1_000_003 * level)
+                scores = watch.scores() if watch else pruners.scored(network, pruner, batches, kept, generator)
+                kept = keep_top(scores, **aim, scope=scope, within=kept)
                 if states:
                     states.finish(level, kept, row, trained, network if keep_networks else None)
         rows, history = [*rows, row], history + trained
@@ -119,15 +123,6 @@ def _aims(density: float | None, levels: int, counts: Sequence[int], schedule: s
 
 def _copied(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
-
-
-def _next(
-    network: nn.Module, pruner: str, aim: dict, batches: pruners.Batches, kept: Masks, scope: str, seed: int
-) -> Masks:
-    """The masks of the next level: the highest scores among the weights that are left."""
-    generator = torch.Generator().manual_seed(seed)
-    scores = pruners.scored(network, pruner, batches, kept, generator)
-    return keep_top(scores, **aim, scope=scope, within=kept)
 
 
 def _rewind(network: nn.Module, point: dict[str, Tensor], kept: Masks) -> None:
@@ -216,14 +211,15 @@ class _States:
             warnings.warn(f"level {level} was not kept on disk ({reason})", RuntimeWarning, stacklevel=3)
 
 
-def _check(pruner: str, levels: int, epochs: int, rewind_epochs: int, scope: str) -> None:
+def _check(pruner: str, aims: list[dict], epochs: int, rewind_epochs: int, scope: str) -> None:
     catalog.check("pruner", pruner)
     if pruner == "dense":
         raise ValueError("pruner is dense, which keeps every weight: one that removes weights is allowed")
     if pruner == "mag-init":
         raise ValueError("pruner is mag-init, and levels score trained weights: mag is allowed for these")
-    if levels < 1 or epochs < 1 or rewind_epochs < 0:
-        given = f"levels {levels}, epochs {epochs}, rewind_epochs {rewind_epochs}"
+    if not aims or epochs < 1 or rewind_epochs < 0:
+        given = f"levels {len(aims)}, epochs {epochs}, rewind_epochs {rewind_epochs}"
         raise ValueError(f"{given}: 1 or more, 1 or more and 0 or more are allowed")
-    if scope not in ("global", "layer"):
-        raise ValueError(f"unknown scope {scope!r}: one of global, layer")
+    check_scope(scope, [aim["density"] for aim in aims if "density" in aim])
+    if scope != "global" and "keep" in aims[0]:
+        raise ValueError(f"scope is {scope} with counts: global is allowed then")

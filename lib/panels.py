@@ -72,7 +72,7 @@ def layers(view: Callable[[str, float], tuple[list, list]], names: list[str], de
     """
     if runs.in_study():  # a score of a large network takes seconds
         return widgets.HTML("Open the notebook in JupyterLab to prune by other methods and to other densities.")
-    pruners = [name for name in catalog.PRUNERS if name != "dense"]
+    pruners = [name for name in catalog.PRUNERS if name not in ("dense", *catalog.TRAINED)]
 
     def draw(pruner, density, layer) -> Figure:
         rows, bars = (pd.DataFrame(part) for part in view(pruner, density))

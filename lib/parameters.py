@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from lib import catalog, paths, rates
+from lib.rounds import SCOPES, check_scope, densities
 
 Density = Annotated[float, Field(gt=0, le=1)]
 TRACE = "a trace of torch.profiler, .json or .json.gz"
@@ -47,16 +48,27 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     round_counts: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
     compared: Annotated[list[_known("pruner")], Field(min_length=1)] = ["rand"]
     schedule: Literal["exponential", "linear"] = "exponential"
-    scope: Literal["global", "layer"] = "global"
-    also: list[Literal["biases", "norms"]] = []
+    scope: Literal[SCOPES] = "global"
+    also: list[Literal["biases", "norms", "embeddings"]] = []
     spare: list[Literal["shortcuts", "last"]] = []
+    train_mode: bool = False
     ablation: Literal[catalog.ABLATIONS] = "none"
     precision: Literal["float32", "amp"] = "float32"
     epochs: PositiveInt = 1
     pre_epochs: NonNegativeInt = 0
+    tune_epochs: NonNegativeInt = 0
+    qat_epochs: NonNegativeInt = 0
+    calibration_images: PositiveInt = 100
     batch: PositiveInt = 256
     rewind_epochs: NonNegativeInt = 0
     levels: PositiveInt = 1
+    retrain: Literal["none", "rewind"] = "none"
+    step: Annotated[float, Field(gt=0, lt=1)] = 0.33
+    iterations: PositiveInt = 1
+    latency_batches: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
+    timed_passes: NonNegativeInt = 0
+    structured_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    sparsities: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)] = [0.5]
     lr: PositiveNumber = 0.001
     lr_schedule: Literal[rates.SCHEDULES] = "constant"
     lr_drops: list[PositiveInt] = []
@@ -72,6 +84,8 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     trace_file: Annotated[str, AfterValidator(partial(_existing, TRACE))] = ""
     train_images: NonNegativeInt = 0
     test_images: NonNegativeInt = 0
+    structures: list[Literal[catalog.STRUCTURES]] = []
+    rates: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)] = [0.5]  # last: hides the module
 
     @model_validator(mode="after")
     def _levels_remove_weights(self):
@@ -94,6 +108,33 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
             raise ValueError(f"pruner dense keeps every weight, so densities must be [1.0], not {self.densities}")
         if self.pruner == "dense" and self.ablation != "none":
             raise ValueError(f"pruner dense has no mask to destroy, so ablation must be none, not {self.ablation}")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_of_four_keep_quarters(self):
+        given = self.model_fields_set
+        if {"scope", "density"} <= given:
+            count = self.levels if "levels" in given else self.rounds
+            check_scope(self.scope, densities(self.density, count, self.schedule))
+        return self
+
+    @model_validator(mode="after")
+    def _scores_can_be_had(self):
+        """By the pruner, in such a notebook, of such inputs."""
+        given = self.model_fields_set
+        pruned = "pruner" in given and (not self.source or "pre_epochs" in given)  # else the source's is looked at
+        named = {*([self.pruner] if pruned else []), *(self.compared if "compared" in given else [])}
+        at_once = given & {"rounds", "densities", "round_counts"}
+        for pruner in named & {*catalog.TRAINED} if at_once else ():
+            raise ValueError(f"pruner {pruner} scores the trainings of levels: only the notebook multishot has these")
+        if "synflow" in named and catalog.holds_texts(self.data):
+            raise ValueError(
+                f"pruner synflow with data {self.data}: its input is an image of ones, so images are allowed"
+            )
+        if self.train_mode and self.pruner in catalog.PER_IMAGE:
+            raise ValueError(
+                f"train_mode is True with pruner {self.pruner}, which takes single images: False is allowed"
+            )
         return self
 
     @model_validator(mode="after")

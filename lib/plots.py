@@ -27,10 +27,14 @@ STYLE = {  # method -> colour, marker
     "ERK": ("#000000", "*"),
     "Uniform": ("#882255", "<"),  # from here on colours of Paul Tol's muted scheme, made to the same end
     "Mag-init": ("#999933", "p"),
+    "OBD": ("#44AA99", ">"),
+    "WoodFisher": ("#332288", "d"),
+    "Wanda": ("#CC6677", "h"),
+    "Movement": ("#AA4499", (4, 1, 0)),  # a star of four points
 }
-SPARE = ("#332288", "#117733", "#661100")  # for methods that a user adds, by name
+SPARE = ("#117733", "#661100", "#6699CC")  # for methods that a user adds, by name
 # A variant of a method, such as `SNIP (scope layer)`, is darker or brighter than it, with a marker of its own.
-SHADES, VARIANTS = (0.55, 1.45), ("h", "8", "d", ">", "H")
+SHADES, VARIANTS = (0.55, 1.45), ("8", "H", (3, 1, 0), (6, 1, 0), (8, 1, 0))
 KEPT, REMOVED = "#0072B2", "#E69F00"
 
 

@@ -9,6 +9,8 @@ from math import isfinite, sqrt
 import torch
 from torch import Tensor
 
+from lib.rounds import check_scope, quarters
+
 Scores = dict[str, Tensor]
 Masks = dict[str, Tensor]
 
@@ -44,23 +46,73 @@ def keep_top(
 ) -> Masks:
     """Masks that keep the highest scores, an exact number of them.
 
-    Give either `density`, which keeps `kept_count(n, density)` of all n weights (of each layer's n with
-    `scope="layer"`), or the number `keep` (global scope only). Of equal scores the first in order are kept.
+    Give either `density`, which keeps `kept_count(n, density)` of the n weights that compete, or the number `keep`
+    (global scope only). With scope `global` all compete; with `layer` those of a parameter; with `output` those of one
+    output of a layer, its row of the weight matrix (of an embedding, those of a word); with `fours` each four
+    consecutive inputs of an output: density 0.5 is the pattern 2:4 of Mishra et al. 2021 (arXiv 2104.08378). There a
+    convolution is a matrix whose columns go through the input channels first, then through the places of the kernel;
+    where a row does not divide by four, its last group is smaller; and a vector (biases, norms) is one row. Of equal
+    scores the first in order are kept.
     Weights outside `within` stay removed whatever they score. A mask lies in memory as its scores do. ValueError
-    for a score that is not finite, or when more weights are asked for than `within` leaves.
+    for a score that is not finite, or when more weights are asked for than `within` leaves; densities for `fours` are
+    0.25, 0.5, 0.75 and 1.
     """
     if (density is None) == (keep is None):
         raise ValueError(f"density is {density} and keep is {keep}: exactly one of them is allowed")
-    if scope not in ("global", "layer"):
-        raise ValueError(f"unknown scope {scope!r}: one of global, layer")
-    if keep is not None and scope == "layer":
-        raise ValueError(f"keep is {keep} with scope layer: density is allowed there")
+    check_scope(scope, [] if density is None else [density])
+    if keep is not None and scope != "global":
+        raise ValueError(f"keep is {keep} with scope {scope}: density is allowed there")
     for name, score in scores.items():
         if not finite(score):
             raise ValueError(f"scores of {name} are not all finite: weights cannot be ranked")
     if scope == "layer":
         return {name: _keep_ranked({name: score}, density, None, within)[name] for name, score in scores.items()}
+    if scope != "global":
+        share, size = (quarters(density), 4) if scope == "fours" else (density, 0)
+        return {name: _keep_grouped(s, share, within and within[name], size) for name, s in scores.items()}
     return _keep_ranked(scores, density, keep, within)
+
+
+def in_rows(tensor: Tensor) -> Tensor:
+    """As a matrix (outputs, inputs); of a convolution the input channels are next to each other, as GPUs read it."""
+    if tensor.ndim < 2:
+        return tensor.reshape(1, -1)
+    return (tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor).reshape(len(tensor), -1)
+
+
+def _keep_grouped(score: Tensor, density: float, allowed: Tensor | None, size: int) -> Tensor:
+    """The mask of the highest of each `size` scores of a row, and of what is left at its end; 0 takes whole rows."""
+    rows, kept = in_rows(score), torch.empty_like(score, dtype=torch.bool)
+    inside = torch.ones_like(rows, dtype=torch.bool) if allowed is None else in_rows(allowed)
+    length = rows.shape[1]
+    whole = length - length % size if size else length
+    parts = [
+        _highest(some.reshape(-1, n), left.reshape(-1, n), kept_count(n, density)).view(len(rows), -1)
+        for some, left, n in (
+            (rows[:, :whole], inside[:, :whole], size or length),
+            (rows[:, whole:], inside[:, whole:], length - whole),
+        )
+        if some.numel()
+    ]
+    found = torch.cat(parts, 1)
+    if score.ndim == 4:
+        outputs, inputs, *places = score.shape
+        return kept.copy_(found.view(outputs, *places, inputs).permute(0, 3, 1, 2))
+    return kept.copy_(found.view(score.shape))
+
+
+def _highest(rows: Tensor, allowed: Tensor, count: int) -> Tensor:
+    """The mask of the `count` highest allowed scores of each row, the first of equal ones."""
+    left = int(allowed.sum(1).min())
+    if count > left:
+        raise ValueError(
+            f"{count} of {rows.shape[1]} weights are to be kept: 1 to {left} (those not yet removed) is allowed"
+        )
+    scores = rows.masked_fill(~allowed, -torch.inf)
+    lowest = scores.kthvalue(rows.shape[1] - count + 1, dim=1, keepdim=True).values
+    above = scores > lowest
+    ties = scores == lowest
+    return above | (ties & (ties.cumsum(1) <= count - above.sum(1, keepdim=True)))
 
 
 def in_memory_order(tensor: Tensor, like: Tensor) -> Tensor:

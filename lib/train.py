@@ -20,6 +20,7 @@ from lib.data import Dataset, augment, fingerprint, normalise
 from lib.device import settle, synchronise
 from lib.masks import Masks, evaluating, multipliers
 from lib.noise import Noise
+from lib.pruners.movement import Movement
 from lib.rates import DROP_FACTOR, rates
 
 PRECISIONS = ("float32", "amp")
@@ -46,6 +47,7 @@ def train(
     before: int = 0,
     after: int = 0,
     graph: bool | None = None,
+    watch: Movement | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict], None] | None = None,
 ) -> list[dict]:
@@ -60,6 +62,8 @@ def train(
     global generator is left as it was. `masks` holds the removed weights at zero from before the first step on.
     `precision="amp"` is float16 with loss scaling on a GPU and bfloat16 on a CPU. `graph` says whether a step runs as
     one graph (see `lib.compiling`); None decides by the work ahead.
+
+    `watch` sees the gradients of every step, and changes nothing; its state is part of the checkpoint.
 
     With `checkpoint` the state is kept in that file, at least every minute and at the end, and a training that
     finds its own there goes on from it; a file of another training is not used, and a warning says so.
@@ -80,6 +84,7 @@ def train(
     rate = rates(lr, epochs=before + epochs + after if epochs else 0, steps=per_epoch, **schedule)
     recipe = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "batch": batch, "precision": precision}
     recipe |= schedule | {"seed": seed, "epochs": epochs, "before": before, "after": after}
+    recipe |= {"watch": type(watch).__name__} if watch else {}
     settings = identity(model, data, masks) | recipe if checkpoint else {}
     settle(data.device)
     stepper = catalog.load("optimizer", optimizer)(model.parameters(), lr, weight_decay)
@@ -91,6 +96,7 @@ def train(
     noise = Noise(data.device, seed + 2_000_003)  # dropout
     totals = _Totals(data)
     parts = {"model": model, "optimizer": stepper, "scaler": scaler, "totals": totals}
+    parts |= {"watch": watch} if watch else {}
     saved = Checkpoint(checkpoint, settings, parts, {"changes": changes, "noise": noise}) if checkpoint else None
     rows, done, seconds = (saved and saved.load()) or ([], 0, 0.0)
 
@@ -118,6 +124,9 @@ def train(
         value, logits = (whole if len(index) == batch else loss)(x, labels)
         stepper.zero_grad()
         scaler.scale(value).backward()
+        if watch:
+            scaler.unscale_(stepper)
+            watch.step()
         scaler.step(stepper)
         scaler.update()
         _multiply(*removed)

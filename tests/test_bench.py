@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -452,20 +453,58 @@ def test_small_networks_through_both_programs(tmp_path, monkeypatch):
 def test_pruning_rows_have_their_targets(monkeypatch, tmp_path):
     """The rows of what the programs say; their own measurements are of a small network here."""
     monkeypatch.setattr(scoring, "MODEL", "resnet8")
-    monkeypatch.setattr(scoring, "ROUNDS", 2)
-    taken = scoring.times(2, 0)
-    assert taken["weights"] == 77_360
-    assert {name: len(seconds) for name, seconds in taken["seconds"].items()} == {
-        "snip": 2, "synflow": 2, "grasp": 2, "ranking": 2, "histograms": 2, "rounds": 0,
-    }  # fmt: skip
-    answers = {"times": taken, "memory": {"peak_memory_mib": 1024.0}}
-    monkeypatch.setattr(scoring, "_program", lambda folder, what, *rest: answers[what])
+    monkeypatch.setattr(scoring, "FIVE", ["mag"])
+    asked = []
+
+    def program(folder, which, what, last):
+        asked.append((which, what, last))
+        return scoring.seconds(what, last) if which == "seconds" else {"peak_memory_mib": 1024.0}
+
+    monkeypatch.setattr(scoring, "_program", program)
     rows, notes = scoring.measure(tmp_path, command.SHORT)
-    assert len(rows) == 5 + 2
-    assert all(ok for row in rows for _, ok in table.checks(row))
-    slow = next(row for row in rows if "ranking" in row["form"]) | {"seconds": 0.6}
-    assert table.checks(slow) == [("0.5 s", False)]
+    timed = ["snip", "synflow", "grasp", "ranking", "histograms"]
+    of_memory = [("memory", what, model) for what in ("grasp", "training") for model in ("vgg16", "resnet50")]
+    assert asked == [("seconds", what, 1) for what in timed] + of_memory
+    assert [row.get("target_s") for row in rows] == [3.0, 3.0, 15.0, 0.5, 10.0, *[None] * 4]
+    assert [row["task"] for row in rows] == ["ResNet-8"] * 5 + ["VGG-16", "ResNet-50"] * 2
+    assert all(row["seconds"] > 0 for row in rows[:5])
+    assert "77,360 weights" in notes[0]
+    assert table.checks(rows[3] | {"seconds": 0.4}) == [("0.5 s", True)]
+    assert table.checks(rows[3] | {"seconds": 0.6}) == [("0.5 s", False)]
+    assert table.checks(rows[-1]) == [("7.45 GiB", True)]
     assert table.checks(rows[-1] | {"peak_gib": 7.5}) == [("7.45 GiB", False)]
     text = table.markdown(rows, WHERE, notes)
     assert "## Pruning" in text
     assert "7.45 GiB: hit" in text
+
+
+def test_the_hundred_rounds_of_synflow_are_timed_in_the_full_mode(monkeypatch):
+    monkeypatch.setattr(scoring, "MODEL", "fc")
+    monkeypatch.setattr(scoring, "ROUNDS", 2)
+    assert command.FULL["rounds_repeats"]
+    assert len(scoring.seconds("rounds", 2)["seconds"]) == 2
+
+
+def test_memory_is_read_at_the_batch_of_the_study():
+    fixed_there = yaml.safe_load((paths.STUDIES / "cos598d.yaml").read_text())["fixed"]
+    assert (fixed_there["batch"], fixed_there["data"]) == (scoring.BATCH, "cifar10")
+
+
+def test_memory_is_that_of_a_process_of_its_own(tmp_path):
+    taken = np.ones(2**27)  # a gigabyte of this one
+    peak = scoring._program(tmp_path, "memory", "grasp", "fc")["peak_memory_mib"]
+    assert 100 < peak < taken.nbytes / 2**20
+    with pytest.raises(RuntimeError, match=r"lib.bench.scoring memory grasp nothing failed: .*unknown model 'nothing'"):
+        scoring._program(tmp_path, "memory", "grasp", "nothing")
+
+
+def test_training_whose_memory_is_read_is_two_steps_in_mixed_precision(monkeypatch):
+    seen, train = [], training_engine.train
+
+    def watched(network, made, **options):
+        seen.append((len(made.train_x), options))
+        return train(network, made, **options)
+
+    monkeypatch.setattr(training_engine, "train", watched)
+    assert scoring.memory("training", "fc")["peak_memory_mib"] > 100
+    assert seen == [(2 * scoring.BATCH, {"epochs": 1, "batch": scoring.BATCH, "precision": "amp"})]

@@ -6,7 +6,7 @@ SHAPE = (1, 8, 8)
 BATCH = [(torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(0)), torch.arange(8))]
 
 
-PRUNERS = [name for name in catalog.PRUNERS if name != "dense"]
+PRUNERS = [name for name in catalog.PRUNERS if name not in ("dense", *catalog.TRAINED)]
 
 
 def test_a_panel_shows_what_pruning_does_for_every_pruner():

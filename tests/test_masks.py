@@ -56,8 +56,8 @@ def test_shortcuts_and_the_classifier_may_be_spared(name, shortcuts):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"also": ["bias"]}, r"also is \['bias'\]: a list of some of biases, norms is allowed, or an empty one"),
-        ({"also": "biases"}, "also is 'biases': a list of some of biases, norms is allowed"),
+        ({"also": ["bias"]}, r"also is \['bias'\]: a list of some of biases, norms, embeddings is allowed"),
+        ({"also": "biases"}, "also is 'biases': a list of some of biases, norms, embeddings is allowed, or an empty"),
         ({"spare": ["last", "first"]}, r"spare is \['last', 'first'\]: a list of some of shortcuts, last is allowed"),
     ],
 )

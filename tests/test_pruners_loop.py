@@ -12,8 +12,9 @@ from lib import catalog, masks, models, pruners
 from lib.pruners import loop
 
 IMAGE = (2, 8, 8)
-PRUNERS = [name for name in catalog.PRUNERS if name != "dense"]
-RUN = ("snip", "grasp", "synflow")  # those that run the network
+PRUNERS = [name for name in catalog.PRUNERS if name not in ("dense", *catalog.TRAINED)]
+BOTH_MODES = [name for name in PRUNERS if name not in catalog.PER_IMAGE]
+RUN = ("snip", "grasp", "synflow", "wanda")  # those that run the network
 CHOICES = [
     {"also": ("biases",)},
     {"also": ("norms",)},
@@ -191,7 +192,7 @@ class Dropped(nn.Module):
         return self.fc(self.drop(torch.relu(self.bn(self.conv(x))).flatten(1)))
 
 
-@pytest.mark.parametrize("pruner", PRUNERS)
+@pytest.mark.parametrize("pruner", BOTH_MODES)
 @pytest.mark.parametrize("make", [network, Dropped])
 def test_training_mode_leaves_no_trace(pruner, make):
     torch.manual_seed(0)
@@ -208,7 +209,7 @@ def test_training_mode_leaves_no_trace(pruner, make):
     assert equal(first, pruners.prune(model, pruner, 0.3, batches(), rounds=2, training=True, seed=4))
 
 
-@pytest.mark.parametrize("pruner", PRUNERS)
+@pytest.mark.parametrize("pruner", BOTH_MODES)
 def test_the_mode_matters_where_the_network_is_run(pruner):
     model = network()
     modes = [pruners.prune(model, pruner, 0.3, batches(), training=training) for training in (False, True)]

@@ -55,8 +55,9 @@ def parser() -> argparse.ArgumentParser:
         choices=SECTIONS,
         metavar="SECTION",
         help="some of: training (an epoch against the baseline), inference (passes over the test images against the "
-        "baseline), pruning (what scores, ranking and histograms of VGG-16 cost), fixed (what a run costs besides its "
-        "compute), epochs (that studies train, counted), quick (wall time of that whole study); default: all",
+        "baseline), pruning (what scores, ranking and histograms of VGG-16 cost, and the memory of scoring and "
+        "training), fixed (what a run costs besides its compute), epochs (that studies train, counted), quick (wall "
+        "time of that whole study); default: all",
     )
     made.add_argument(
         "--out",

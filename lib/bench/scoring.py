@@ -1,13 +1,15 @@
-"""What pruning VGG-16 costs: scores, ranking, histograms, and the memory that its training takes.
+"""What pruning costs: scores, ranking and histogram figures of VGG-16, and the memory of scoring and of training.
 
-`python -m lib.bench.scoring times N M` prints seconds, `... memory MODEL` mebibytes, each as one line of JSON; a
-process of its own for each, so that neither the memory nor the allocator of one is that of another.
+`python -m lib.bench.scoring seconds WHAT N` prints the seconds of N repeats, `... memory WHAT MODEL` mebibytes, each as
+one line of JSON; a process of its own for each, so that neither the memory nor the allocator of one is that of another.
 """
 
+import contextlib
+import io
 import json
-import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,36 +17,54 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import paths
+from lib import catalog, paths
 from lib.bench.training import spread
 
 MODEL, SHAPE, CLASSES = "vgg16", (3, 32, 32), 10
 BATCH = 256  # of the training whose memory is read, as in the study cos598d
+SCORED = 100  # images, in one batch: ten of each class of CIFAR-10
 FIVE = ("rand", "mag", "snip", "grasp", "synflow")  # pruners whose histograms are drawn
 ROUNDS = 100
-TARGETS_S = {"snip": 3.0, "synflow": 3.0, "grasp": 15.0, "ranking": 0.5, "histograms": 10.0}
+
+# what is timed -> how the table calls it, and its target in seconds
+SECONDS = {
+    "snip": ("SNIP, one score", 3.0),
+    "synflow": ("SynFlow, one score", 3.0),
+    "grasp": ("GraSP, one score", 15.0),
+    "ranking": ("ranking of all scores", 0.5),
+    "histograms": ("histogram figures of five pruners, counted, drawn and written", 10.0),
+    "rounds": (f"SynFlow in {ROUNDS} rounds", None),
+}
+MEMORY = {
+    "grasp": f"GraSP, one score of {SCORED} images",
+    "training": f"two training steps of {BATCH} images in mixed precision",
+}
+NETWORKS = ("vgg16", "resnet50")  # whose memory is read
 TARGET_GIB = 8e9 / 2**30  # what a machine of 8 GB has
-NAMES = {
-    "snip": "SNIP, one score", "synflow": "SynFlow, one score", "grasp": "GraSP, one score",
-    "ranking": "ranking of all scores", "rounds": f"SynFlow in {ROUNDS} rounds",
-    "histograms": "histogram figures of five pruners",
-}  # fmt: skip
 
 
 def measure(folder: Path, size: dict) -> tuple[list, list]:
     """Rows of the table, and notes. `size`: `score_repeats` of each measurement, `rounds_repeats` of the 100 rounds."""
-    taken = _program(folder, "times", size["score_repeats"], size["rounds_repeats"])
-    row = {"section": "pruning", "task": "VGG-16"}
-    measured = {what: seconds for what, seconds in taken["seconds"].items() if seconds}
-    rows = [row | {"form": NAMES[k], **spread(v), "target_s": TARGETS_S.get(k)} for k, v in measured.items()]
-    for model, name in (("vgg16", "VGG-16"), ("resnet50", "ResNet-50")):
-        peak = _program(folder, "memory", model)["peak_memory_mib"] / 1024
-        form = f"two training steps of {BATCH} images in mixed precision"
-        rows.append({**row, "task": name, "form": form, "n": 1, "peak_gib": peak, "target_gib": TARGET_GIB})
+    repeats = dict.fromkeys(SECONDS, size["score_repeats"]) | {"rounds": size["rounds_repeats"]}
+    rows, weights = [], 0
+    for what, (form, target) in SECONDS.items():
+        if repeats[what]:
+            taken = _program(folder, "seconds", what, repeats[what])
+            rows.append(_row(MODEL, form) | spread(taken["seconds"]) | {"target_s": target})
+            weights = taken["weights"]
+    for what, form in MEMORY.items():
+        for model in NETWORKS:
+            peak = _program(folder, "memory", what, model)["peak_memory_mib"] / 1024
+            rows.append(_row(model, form) | {"n": 1, "peak_gib": peak, "target_gib": TARGET_GIB})
     return rows, [
-        f"Pruning: {taken['weights']:,} weights, 100 random images in one batch. Memory is the largest resident size "
-        "of a process that has imported torch and trains; the images of the data set come on top (CIFAR-10: 0.2 GB)."
+        f"Pruning: {weights:,} weights, {SCORED} random images in one batch; a figure is written as the report does, "
+        "as PDF, SVG and PNG. Memory is the largest resident size of a process that has imported torch and scores or "
+        "trains; in a study a kernel and the images of the data set come on top (CIFAR-10: 0.2 GB)."
     ]
+
+
+def _row(model: str, form: str) -> dict:
+    return {"section": "pruning", "task": catalog.label(model), "form": form}
 
 
 def _program(folder: Path, *arguments: str | int) -> dict:
@@ -53,69 +73,88 @@ def _program(folder: Path, *arguments: str | int) -> dict:
     ended = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
     if ended.returncode:
         said = ended.stderr.strip().splitlines() or ["it said nothing"]
-        raise RuntimeError(f"lib.bench.scoring {arguments[0]} failed: {said[-1]}")
+        raise RuntimeError(f"lib.bench.scoring {' '.join(map(str, arguments))} failed: {said[-1]}")
     return json.loads(ended.stdout.splitlines()[-1])
 
 
-def times(repeats: int, rounds_repeats: int) -> dict:
-    """`{"weights", "seconds": {what: [s, ...]}}`, the first of each not counted."""
+def seconds(what: str, repeats: int) -> dict:
+    """`{"weights", "seconds": [s, ...]}` of a key of SECONDS; a first one is not counted, but for the 100 rounds."""
     import torch
 
-    from lib import device, masks, models, pruners
+    from lib import device, masks, models
 
     device.settle(torch.device("cpu"))
     network = models.build(MODEL, SHAPE, CLASSES)
+    work = _work(what, network)
+    taken = []
+    for _ in range((what != "rounds") + repeats):
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return {"weights": sum(w.numel() for w in masks.prunable(network).values()), "seconds": taken[-repeats:]}
+
+
+def _work(what: str, network) -> Callable[[], object]:
+    from lib import masks, pruners
+
+    batches = _batches()
+    if what == "rounds":
+        return partial(pruners.prune, network, "synflow", 0.1, batches, rounds=ROUNDS)
+    if what == "ranking":
+        return partial(masks.keep_top, pruners.snip(network, batches), 0.1)
+    if what == "histograms":
+        return partial(_histograms, network, {name: pruners.prune(network, name, 0.1, batches) for name in FIVE})
+    return partial(getattr(pruners, what), network, batches)
+
+
+def _batches() -> list:
+    import torch
+
     draw = torch.Generator().manual_seed(0)
-    batches = [(torch.randn(100, *SHAPE, generator=draw), torch.randint(0, CLASSES, (100,), generator=draw))]
-    scored = {name: getattr(pruners, name)(network, batches) for name in FIVE}
-    kept = {name: masks.keep_top(scores, 0.1) for name, scores in scored.items()}
-    found = {
-        name: _seconds(partial(getattr(pruners, name), network, batches), repeats)
-        for name in ("snip", "synflow", "grasp")
-    }
-    found["ranking"] = _seconds(partial(masks.keep_top, scored["snip"], 0.1), repeats)
-    found["histograms"] = _seconds(partial(_histograms, network, kept), repeats)
-    rounds = partial(pruners.prune, network, "synflow", 0.1, batches, rounds=ROUNDS)
-    found["rounds"] = _seconds(rounds, rounds_repeats, warm=0)
-    return {"weights": sum(w.numel() for w in masks.prunable(network).values()), "seconds": found}
+    return [(torch.randn(SCORED, *SHAPE, generator=draw), torch.randint(0, CLASSES, (SCORED,), generator=draw))]
 
 
 def _histograms(network, kept: dict) -> None:
-    """Count and draw, as a report does, the weights of every layer as each pruner kept them."""
-    import matplotlib.pyplot as plt
-
+    """Count, draw and write, as a report does, the weights of every layer as each pruner kept them."""
     from lib import masks, plots
+    from lib.report import notebook
 
-    for found in kept.values():
-        figure = plots.histograms(pd.DataFrame(masks.histogram_rows(network, found)))
-        figure.draw_without_rendering()
-        plt.close(figure)
+    notebook.setup()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # no notebook shows them
+        for name, found in kept.items():
+            figure = plots.histograms(pd.DataFrame(masks.histogram_rows(network, found)))
+            notebook.figure(figure, f"fig-{name}", "Weights of every layer.", folder)
 
 
-def memory(model: str) -> dict:
-    """`{"peak_memory_mib"}` of this process after two training steps of `model` on random images."""
+def memory(what: str, model: str) -> dict:
+    """`{"peak_memory_mib"}` of this process during a key of MEMORY: one score, or training, of `model`."""
+    from lib import models, pruners
+    from lib.memory import peak
+
+    network = models.build(model, SHAPE, CLASSES)
+    # not getrusage: its maximum is that of the process which started this one, where that is larger
+    with peak() as used:
+        if what == "training":
+            _train(network)
+        else:
+            pruners.prune(network, what, 0.1, _batches())
+    return {"peak_memory_mib": used["peak_memory_mib"]}
+
+
+def _train(network) -> None:
+    """Two steps in mixed precision on random images, and an evaluation."""
     import torch
 
-    from lib import data, models
+    from lib import data
     from lib.train import train
 
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2 * BATCH, *SHAPE), generator=draw, dtype=torch.uint8)
     labels = torch.arange(2 * BATCH) % CLASSES
     made = data.assemble("random", images, labels, images[:BATCH], labels[:BATCH], source="Random images.")
-    train(models.build(model, SHAPE, CLASSES), made, epochs=1, batch=BATCH, precision="amp")
-    return {"peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-
-
-def _seconds(work: Callable[[], object], repeats: int, warm: int = 1) -> list[float]:
-    taken = []
-    for _ in range(warm + repeats):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return taken[warm:]
+    train(network, made, epochs=1, batch=BATCH, precision="amp")
 
 
 if __name__ == "__main__":
-    what, *rest = sys.argv[1:]
-    print(json.dumps(times(*map(int, rest)) if what == "times" else memory(*rest)))
+    which, what, last = sys.argv[1:]
+    print(json.dumps(seconds(what, int(last)) if which == "seconds" else memory(what, last)))

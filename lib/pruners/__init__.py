@@ -11,18 +11,23 @@ To add a pruner, write such a function (`training` may be missing, if nobody is 
 line in `lib.catalog.PRUNERS`.
 """
 
+from lib.pruners.activations import wanda as wanda
 from lib.pruners.common import Batches as Batches
-from lib.pruners.loop import SCHEDULES as SCHEDULES
-from lib.pruners.loop import densities as densities
 from lib.pruners.loop import prune as prune
 from lib.pruners.loop import scored as scored
 from lib.pruners.magnitude import lamp as lamp
 from lib.pruners.magnitude import mag as mag
 from lib.pruners.magnitude import mag_init as mag_init
+from lib.pruners.movement import Movement as Movement
+from lib.pruners.movement import movement as movement
 from lib.pruners.positions import dense as dense
 from lib.pruners.positions import erk as erk
 from lib.pruners.positions import rand as rand
 from lib.pruners.positions import uniform as uniform
+from lib.pruners.second_order import obd as obd
+from lib.pruners.second_order import woodfisher as woodfisher
 from lib.pruners.sensitivity import grasp as grasp
 from lib.pruners.sensitivity import snip as snip
 from lib.pruners.sensitivity import synflow as synflow
+from lib.rounds import SCHEDULES as SCHEDULES
+from lib.rounds import densities as densities

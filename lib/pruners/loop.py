@@ -12,8 +12,7 @@ from lib.masks import Masks, Scores, check_density, full, keep_top
 from lib.memory import keep_freed_memory
 from lib.noise import Noise
 from lib.pruners.common import Batches
-
-SCHEDULES = ("exponential", "linear")
+from lib.rounds import SCHEDULES, check_scope, densities
 
 
 def prune(
@@ -35,8 +34,9 @@ def prune(
 
     After round r of n the density is density ** (r / n) with schedule `exponential` and
     1 - (1 - density) r / n with `linear`; each round scores the network that the one before left, and what is
-    removed stays removed. `scope` is `global` (one ranking) or `layer` (one a layer). `seed` decides what is drawn
-    at random. Density 1 keeps everything, and pruner `dense` allows no other.
+    removed stays removed. `scope` says which weights compete, see `lib.ranking.keep_top`: `mag` to density 0.5 with
+    `fours` is the pattern 2:4. `seed` decides what is drawn at random. Density 1 keeps everything, and pruner `dense`
+    allows no other.
 
     `also` and `spare` choose what takes part, see `lib.masks.prunable`; density is a share of that. `training` scores
     in training mode. `invert` keeps the lowest scores, the sanity check of Frankle et al. 2021 (arXiv 2009.08576).
@@ -54,6 +54,8 @@ def prune(
         raise ValueError(f"rounds is {rounds}: an integer of 1 or more is allowed")
     if training and "training" not in inspect.signature(score).parameters:
         raise ValueError(f"training is True and pruner {pruner} takes no argument of this name: False is allowed")
+    shares = densities(density, rounds, schedule)
+    check_scope(scope, shares)
     masks = full(model, also, spare)
     if not masks:
         raise ValueError(f"nothing is prunable with also {also!r} and spare {spare!r}: something has to be")
@@ -62,7 +64,7 @@ def prune(
     keep_freed_memory()
     # dropout draws from torch's own generator
     with Noise(next(model.parameters()).device, seed) if training else nullcontext():
-        for share in densities(density, rounds, schedule):
+        for share in shares:
             scores = scored(model, pruner, batches, masks, generator, **mode)
             if invert:
                 scores = {name: -score for name, score in scores.items()}
@@ -74,14 +76,6 @@ def scored(model: nn.Module, pruner: str, batches: Batches, masks: Masks, genera
     """The scores of what `masks` name, by a pruner of the catalogue; ValueError where it leaves one of them out."""
     score = catalog.load("pruner", pruner)
     return _matching(score(model, batches, masks=masks, generator=generator, **mode), masks, pruner)
-
-
-def densities(density: float, rounds: int, schedule: str) -> list[float]:
-    """The density after each round; the last is exactly `density`."""
-    shares = [r / rounds for r in range(1, rounds)]
-    if schedule == "exponential":
-        return [density**share for share in shares] + [density]
-    return [1 - (1 - density) * share for share in shares] + [density]
 
 
 def _matching(scores: Scores, masks: Masks, pruner: str) -> Scores:

@@ -102,6 +102,8 @@ def synflow(
         linear = {name: weight.mul_(masks[name]) for name, weight in linear.items()}
     linear = {name: weight.requires_grad_() for name, weight in linear.items()}
     x, _ = checked(batches)[0]
+    if not x.is_floating_point():
+        raise ValueError("pruner synflow with texts, whose words are no numbers to set to one: images are allowed")
     ones = torch.ones_like(x[:1], dtype=torch.float64)
 
     def through(image: Tensor) -> Scores:

@@ -1,0 +1,139 @@
+"""What repeated pruning does to accuracy, to the file on disk, and to the time of a pass."""
+
+import pandas as pd
+
+MB = 1e6  # bytes
+
+
+def same_masks(different: int, step: float) -> str:
+    """Whether torch.nn.utils.prune and the workbench removed the same weights."""
+    if different:
+        return f"**The masks of torch.nn.utils.prune and ours differ** in {different:,} weights at {step:.0%}."
+    return f"torch.nn.utils.prune and the workbench remove the same weights at {step:.0%}, all of them."
+
+
+def iterations(rows: pd.DataFrame, files: pd.DataFrame, latencies: pd.DataFrame) -> pd.DataFrame:
+    """One row an iteration: `rows` (iterations.csv) with its sizes and times.
+
+    `disk_mb` is the state dict with zeros in place of what is removed, `smallest_mb` the smallest of all forms in
+    `files` and `smallest` its name, `times_smaller` what the dense network of iteration 0 weighs over that. From
+    `latencies` the median and the quartiles of a pass, `latency_<batch>_s`, `_q1_s` and `_q3_s`; none without rows.
+    """
+    named = files.assign(name=files["form"] + files["compressed"].map({True: " + zstd", False: ""}))
+    dense = named[(named["name"] == "dense")].set_index("iteration")["bytes"] / MB
+    least = named.loc[named.groupby("iteration")["bytes"].idxmin()].set_index("iteration")
+    table = rows.set_index("iteration").assign(
+        disk_mb=dense, smallest_mb=least["bytes"] / MB, smallest=least["name"],
+        times_smaller=dense.loc[0] / (least["bytes"] / MB),
+    )  # fmt: skip
+    for batch, part in latencies.groupby("batch") if len(latencies) else []:
+        quartiles = part.groupby("network")["seconds"].quantile([0.25, 0.5, 0.75]).unstack()
+        table[f"latency_{batch}_s"] = quartiles[0.5]
+        table[f"latency_{batch}_q1_s"], table[f"latency_{batch}_q3_s"] = quartiles[0.25], quartiles[0.75]
+    return table.reset_index()
+
+
+def batches(table: pd.DataFrame) -> list[int]:
+    """The batch sizes that were timed, ascending."""
+    return sorted(int(c.split("_")[1]) for c in table if c.startswith("latency_") and c.count("_") == 2)
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """`iterations` in print: times in ms with their quartiles, sizes in MB."""
+    wide = {
+        "sparsity (%)": table["sparsity_pct"].map("{:.2f}".format),
+        "weights left": table["weights_kept"].map("{:,.0f}".format),
+        "top-1 (%)": table["top1_pct"].map("{:.2f}".format),
+    }
+    for batch in batches(table):
+        name = f"latency_{batch}"
+        cells = zip(table[f"{name}_s"], table[f"{name}_q1_s"], table[f"{name}_q3_s"], strict=True)
+        wide[f"ms a pass of {batch}"] = [f"{1e3 * m:.3g} ({1e3 * a:.3g} to {1e3 * b:.3g})" for m, a, b in cells]
+    wide |= {
+        "state dict (MB)": table["disk_mb"].map("{:.3f}".format),
+        "smallest file (MB)": table["smallest_mb"].map("{:.3f}".format),
+        "times smaller": table["times_smaller"].map("{:.2f}".format),
+    }
+    return pd.DataFrame(wide).set_index(pd.Index(table["iteration"], name="iteration"))
+
+
+def forms(files: pd.DataFrame, iteration: int) -> pd.DataFrame:
+    """One row a form: its file in MB plain and compressed, and how many times smaller than the dense network's."""
+    chosen = files[files["iteration"] == iteration].pivot(index="form", columns="compressed", values="bytes") / MB
+    chosen = chosen.reindex(list(dict.fromkeys(files["form"])))
+    whole = files[(files["iteration"] == 0) & (files["form"] == "dense") & ~files["compressed"]]["bytes"].iloc[0] / MB
+    return pd.DataFrame({
+        "plain (MB)": chosen[False].round(3), "times smaller": (whole / chosen[False]).round(2),
+        "zstd (MB)": chosen[True].round(3), "times smaller with zstd": (whole / chosen[True]).round(2),
+    })  # fmt: skip
+
+
+def what_pays(files: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+    """From which sparsity on positions are smaller than zeros, which form is the smallest, and whether files load."""
+    plain = files[~files["compressed"]].pivot(index="iteration", columns="form", values="bytes")
+    sparsity = rows.set_index("iteration")["sparsity_pct"]
+    said = []
+    larger = plain.index[plain["coo"] > plain["dense"]]
+    if len(larger):
+        last = larger.max()
+        coo, dense = plain.loc[last, "coo"] / MB, plain.loc[last, "dense"] / MB
+        said.append(
+            f"Up to {sparsity[last]:.1f} % sparsity COO is larger than the dense file ({coo:.2f} against "
+            f"{dense:.2f} MB): it stores 8 bytes for every dimension and 4 for the "
+            "value of a weight that is left, the dense file 4 bytes a weight, so it pays from 80 % on for a matrix and "
+            "from 88.9 % on for a convolution."
+        )
+    smaller = plain.index[plain["coo"] < plain["dense"]]
+    if len(smaller):
+        said.append(f"From {sparsity[smaller.min()]:.1f} % on it is smaller.")
+    final = files[files["iteration"] == files["iteration"].max()]
+    best = final.loc[final["bytes"].idxmin()]
+    form = best["form"] + (" with zstd" if best["compressed"] else "")
+    said.append(f"At {sparsity.iloc[-1]:.1f} % the smallest file is {form}, {best['bytes'] / MB:.3f} MB.")
+    lost = files[~files["loads"]]
+    if len(lost):
+        said.append(f"**{len(lost)} of {len(files)} files did not give the same weights back.**")
+    else:
+        said.append(f"All {len(files)} files gave the same weights back, bit for bit.")
+    return said
+
+
+def sentences(table: pd.DataFrame) -> list[str]:
+    """How accuracy and times change from the dense network to the last iteration."""
+    if len(table) < 2:
+        return []
+    first, last = table.iloc[0], table.iloc[-1]
+    said = [
+        f"From {first['sparsity_pct']:.1f} to {last['sparsity_pct']:.2f} % sparsity the accuracy goes from "
+        f"{first['top1_pct']:.2f} to {last['top1_pct']:.2f} %; the best is iteration "
+        f"{table.loc[table['top1_pct'].idxmax(), 'iteration']} ({table['top1_pct'].max():.2f} %)."
+    ]
+    return said + [_time(table, batch) for batch in batches(table)]
+
+
+def _time(table: pd.DataFrame, batch: int) -> str:
+    name = f"latency_{batch}"
+    ratio = table[f"{name}_s"].iloc[-1] / table[f"{name}_s"].iloc[0]
+    spread = ((table[f"{name}_q3_s"] - table[f"{name}_q1_s"]) / table[f"{name}_s"]).median()
+    text = f"A pass of {batch} takes {ratio:.2f} times as long at the last iteration as dense"
+    if abs(ratio - 1) <= spread:
+        return f"{text}, within the spread of a pass ({spread:.0%}): zeros are multiplied like other numbers."
+    return f"{text}, beyond the spread of a pass ({spread:.0%})."
+
+
+def beside(tables: dict[str, pd.DataFrame]) -> list[str]:
+    """Retraining against none: the gap in accuracy at each sparsity that both have."""
+    if len(tables) < 2:
+        return []
+    (one, a), (other, b) = list(tables.items())[:2]
+    joined = a.merge(b, on="iteration", suffixes=("_a", "_b"))
+    joined = joined[joined["iteration"] > 0]
+    gaps = joined["top1_pct_b"] - joined["top1_pct_a"]
+    if gaps.empty:
+        return []
+    most = gaps.abs().idxmax()
+    at = f"{joined.loc[most, 'sparsity_pct_a']:.2f} % sparsity"
+    return [
+        f"With {other} the accuracy is {gaps[most]:+.2f} points from that with {one} at {at}, where they differ most, "
+        f"and {gaps.iloc[0]:+.2f} after the first iteration."
+    ]

@@ -1,0 +1,90 @@
+"""What is said of repeated pruning, from made numbers."""
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from lib import plots_repeated
+from lib.findings import repeated
+
+SPARSITIES = [0.0, 60.0, 90.0]
+
+
+def rows(*top1: float) -> pd.DataFrame:
+    return pd.DataFrame({
+        "iteration": range(3), "sparsity_pct": SPARSITIES, "weights_kept": [1000, 400, 100],
+        "top1_pct": top1 or (90.0, 91.0, 70.0),
+    })  # fmt: skip
+
+
+def files(loads: bool = True) -> pd.DataFrame:
+    sizes = {"dense": (4e6, 4e6, 4e6), "coo": (20e6, 8e6, 2e6), "bitmask": (4.1e6, 1.7e6, 0.5e6)}
+    return pd.DataFrame([
+        {"iteration": number, "form": form, "compressed": compressed, "bytes": size * (0.9 if compressed else 1),
+         "loads": loads}
+        for form, three in sizes.items() for number, size in enumerate(three) for compressed in (False, True)
+    ])  # fmt: skip
+
+
+def latencies(*medians: float) -> pd.DataFrame:
+    return pd.DataFrame([
+        {"network": number, "batch": batch, "repeat": repeat, "seconds": middle * batch + 1e-4 * (repeat - 2)}
+        for number, middle in enumerate(medians) for batch in (1, 64) for repeat in (1, 2, 3)
+    ])  # fmt: skip
+
+
+def test_the_table_joins_sizes_and_times():
+    table = repeated.iterations(rows(), files(), latencies(0.01, 0.01, 0.01))
+    assert table["smallest"].tolist() == ["dense + zstd", "bitmask + zstd", "bitmask + zstd"]
+    assert table["times_smaller"].tolist() == pytest.approx([4 / 3.6, 4 / 1.53, 4 / 0.45])
+    assert table["latency_64_s"].tolist() == pytest.approx([0.64] * 3)
+    assert table["latency_1_q1_s"].iloc[0] == pytest.approx(0.01 - 5e-5)
+    assert repeated.batches(table) == [1, 64]
+    assert repeated.shown(table).loc[2, "ms a pass of 1"] == "10 (9.95 to 10.1)"
+    untimed = repeated.iterations(rows(), files(), pd.DataFrame())
+    assert repeated.batches(untimed) == []
+
+
+def test_positions_pay_from_some_sparsity_on():
+    said = " ".join(repeated.what_pays(files(), rows()))
+    for words in ("Up to 60.0 % sparsity COO is larger", "8.00 against 4.00 MB", "From 90.0 % on it is smaller",
+                  "At 90.0 % the smallest file is bitmask with zstd, 0.450 MB", "All 18 files"):  # fmt: skip
+        assert words in said
+    assert "18 of 18 files did not" in " ".join(repeated.what_pays(files(loads=False), rows()))
+
+
+def test_times_within_and_beyond_the_spread():
+    same = repeated.sentences(repeated.iterations(rows(), files(), latencies(0.01, 0.01, 0.01)))
+    assert "from 90.00 to 70.00 %" in same[0]
+    assert "the best is iteration 1 (91.00 %)" in same[0]
+    assert all("within the spread" in sentence for sentence in same[1:])
+    slower = repeated.sentences(repeated.iterations(rows(), files(), latencies(0.01, 0.01, 0.02)))
+    assert "2.00 times as long" in slower[1]
+    assert "beyond the spread" in slower[1]
+
+
+def test_two_ways_are_compared_where_they_differ_most():
+    tables = {name: repeated.iterations(rows(*top1), files(), pd.DataFrame())
+              for name, top1 in {"no retraining": (90, 80, 20), "rewinding": (90, 89, 85)}.items()}  # fmt: skip
+    (said,) = repeated.beside(tables)
+    assert "With rewinding the accuracy is +65.00 points from that with no retraining at 90.00 % sparsity" in said
+    assert "+9.00 after the first" in said
+    assert repeated.beside({"one": tables["rewinding"]}) == []
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_the_figure_has_a_line_for_each_way(timed):
+    times = latencies(0.01, 0.01, 0.01) if timed else pd.DataFrame()
+    tables = {name: repeated.iterations(rows(), files(), times) for name in ("a", "b")}
+    figure = plots_repeated.against_sparsity(tables)
+    assert len(figure.axes) == 2 + timed
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "state dict"]
+    plt.close(figure)
+
+
+def test_different_masks_are_said():
+    assert "the same weights at 33%" in repeated.same_masks(0, 0.33)
+    assert "differ** in 5 weights" in repeated.same_masks(5, 0.33)
