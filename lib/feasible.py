@@ -1,7 +1,7 @@
 """`python -m lib.feasible`: can these runs work at all? Asked before a study starts, where only torch can tell.
 
 The runs come as a JSON list of `{"id", "notebook", "parameters"}` on standard input. `data`, `model`, `train_images`,
-`test_images`, `batch`, `pretrained` and `checkpoint` mean in every notebook what they mean in those of the workbench.
+`test_images`, `batch`, `pruner`, `pretrained` and `checkpoint` mean in every notebook what they do in the workbench's.
 What many runs share is tried once. Nothing is written, but for data sets and pretrained weights that are downloaded.
 """
 
@@ -22,8 +22,6 @@ from lib.models import imagenet
 from lib.reference_checkpoint import load_reference_checkpoint
 
 PER_CLASS = inspect.signature(scoring_batches).parameters["per_class"].default
-# Notebooks that draw scoring batches whatever their parameters are; `timing` does without sources.
-SCORING = ("accuracy", "amp", "checkpoint", "conservation", "layers", "multishot", "trace")
 TRACED = 3  # batches that the notebook `trace` takes, of test images
 
 
@@ -48,18 +46,22 @@ def check(notebook: str, values: dict) -> None:
     if "data" not in values or values.get("trace_file"):
         return
     name, batch = values["data"], values.get("batch", 0)
-    scores = notebook in SCORING or (notebook == "timing" and not values["sources"])
-    train, test = _counts(name, values.get("train_images", 0), PER_CLASS if scores else 0)
+    train, test = _counts(name, values.get("train_images", 0), PER_CLASS if _scores(values) else 0)
     _check_tests(notebook, values, test)
     if "model" not in values:
         return
     # batch norm may have nothing to divide by where a batch of the training has one image
-    alone = "epochs" in values and batch and 1 in (batch, train % batch)
+    alone = batch and {"epochs", "pre_epochs"} & set(values) and 1 in (batch, train % batch)
     _check_model(values["model"], name, 1 if alone else 2)
     if values.get("pretrained"):
         _check_pretrained(values["model"])
     if values.get("checkpoint"):
         _check_checkpoint(values["checkpoint"], values["model"], name, values.get("density"))
+
+
+def _scores(values: dict) -> bool:
+    """Whether a run draws scoring batches: for the pruners it names, or for examples in place of its sources."""
+    return bool({"pruner", "compared"} & set(values)) or values.get("sources") == []
 
 
 @cache

@@ -292,10 +292,17 @@ def test_as_many_images_as_there_are(here):
 
 def test_who_draws_scoring_batches():
     drawing = {path.stem for path in paths.NOTEBOOKS.glob("*.ipynb") if "scoring_batches(" in path.read_text()}
-    assert "scoring_batches(" in inspect.getsource(precision.compare)  # of the notebook `amp`
-    assert "scoring_batches(" in inspect.getsource(timing.examples)
-    assert set(feasible.SCORING) == drawing | {"amp"}
+    for module, name in ((precision.compare, "amp"), (timing.examples, "timing")):
+        assert "scoring_batches(" in inspect.getsource(module)
+        drawing.add(name)
+    asked = {path.stem for path in paths.NOTEBOOKS.glob("*.ipynb") if feasible._scores(defaults(path.stem))}
+    assert asked >= drawing
+    assert not feasible._scores(defaults("timing") | {"sources": ["study/run"]})
     assert inspect.signature(tracing.record).parameters["warmup"].default + 1 == feasible.TRACED
+
+
+def defaults(notebook: str) -> dict:
+    return {name: entry["default"] for name, entry in parameters.declared(notebook).items()}
 
 
 def test_images_are_listed_and_not_decoded(here, tmp_path):
