@@ -2,7 +2,7 @@ import pytest
 import torch
 from test_train import network, same, tiny
 
-from lib import compiling, pruners, train
+from lib import compiling, models, pruners, train
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,12 @@ def test_a_graph_is_made_for_long_work_in_mixed_precision_only():
     assert compiling.pays(model, precision="amp", **long)
     assert not compiling.pays(model, precision="float32", **long)
     assert not compiling.pays(model, precision="amp", **long | {"steps": 1})
+
+
+@pytest.mark.parametrize(("name", "pays"), [("resnet20", True), ("resnet50", True), ("vgg16", False)])
+def test_no_graph_where_nearly_all_of_the_work_is_in_wide_convolutions(name, pays):
+    model = models.build(name, (3, 32, 32), 10)
+    assert compiling.pays(model, (3, 32, 32), 10**9, 64, "amp") is pays
 
 
 def test_one_graph_serves_all_full_batches(monkeypatch):
