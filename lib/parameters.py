@@ -149,6 +149,16 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
         return self
 
     @model_validator(mode="after")
+    def _rewinding_trains(self):
+        if "retrain" not in self.model_fields_set:
+            return self
+        if self.retrain == "rewind" and self.source:
+            raise ValueError(f"source is {self.source!r} with retrain rewind, which trains anew: nothing is allowed")
+        if self.retrain == "none" and self.pruner in catalog.TRAINED:
+            raise ValueError(f"pruner {self.pruner} with retrain none: it scores trainings, so rewind is allowed")
+        return self
+
+    @model_validator(mode="after")
     def _pretrained_weights_exist(self):
         if self.pretrained and self.model not in catalog.PRETRAINED:
             known = ", ".join(catalog.PRETRAINED)

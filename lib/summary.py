@@ -193,8 +193,11 @@ def missing(book: SimpleNamespace, notebook: str) -> str | None:
 
 
 def read(one: SimpleNamespace, file: str) -> pd.DataFrame:
-    """One table of a finished run that `looks` found."""
-    return pd.read_csv(one.directory / f"{file}.csv")
+    """One table of a finished run that `looks` found; empty where that run had nothing for it."""
+    try:
+        return pd.read_csv(one.directory / f"{file}.csv")
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
 
 
 def timings(book: SimpleNamespace) -> list[SimpleNamespace]:

@@ -79,7 +79,7 @@ def test_two_ways_are_compared_where_they_differ_most():
 def test_the_figure_has_a_line_for_each_way(timed):
     times = latencies(0.01, 0.01, 0.01) if timed else pd.DataFrame()
     tables = {name: repeated.iterations(rows(), files(), times) for name in ("a", "b")}
-    figure = plots_repeated.against_sparsity(tables)
+    figure = plots_repeated.accuracy_against(tables)
     assert len(figure.axes) == 2 + timed
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "state dict"]
     plt.close(figure)

@@ -1,5 +1,6 @@
 """The report's first and last words, from the same numbers as everything between."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pandas as pd
@@ -8,10 +9,13 @@ from lib import catalog, shares, tables
 from lib.findings import cost
 
 
-def title(book: SimpleNamespace) -> str:
-    """Title block in Markdown: title, question, byline, and an abstract where there is something to say."""
+def title(book: SimpleNamespace, more: Sequence[str] = ()) -> str:
+    """Title block in Markdown: title, question, byline, and an abstract where there is something to say.
+
+    `more` are sentences for the end of the abstract.
+    """
     question, rest = _split(book.question)
-    said = [sentence for sentence in (rest, _subject(book.involved), *_best(book), *_robust(book)) if sentence]
+    said = [text for text in (rest, _subject(book.involved), *_best(book), *_robust(book), *more) if text]
     abstract = [f"**Abstract.** {' '.join(said)}"] if said else []
     return "\n\n".join([f"# {book.title}", f"*{question}*", _byline(book), *abstract])
 

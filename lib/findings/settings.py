@@ -75,7 +75,7 @@ def _training(book) -> list:
 def _other_training(book) -> list:
     """How networks were trained by notebooks that train ones of their own, from the parameters of these."""
     rows = []
-    for notebook in ("multishot", "amp"):
+    for notebook in ("multishot", "repeated", "structured", "quantized", "amp"):
         made = book.everything[book.everything["notebook"] == notebook]
         known = {n: entry["default"] for n, entry in parameters.declared(notebook).items() if n not in TOLD}
         for task in dict.fromkeys(tables.task(run) for _, run in made.iterrows()):

@@ -44,10 +44,14 @@ def load(sources: dict[str, tuple[Path, dict]], wanted: dict, data: Dataset) -> 
 
 
 def save(folder: Path, networks: dict[str, nn.Module]) -> None:
-    """Store networks that were made smaller in the run's `folder`, for `load`: their weights, by their names."""
+    """Store networks that were made smaller in the run's `folder`, for `load`: their weights, by their names.
+
+    The unpruned one beside them is left out.
+    """
     (folder / FOLDER).mkdir(exist_ok=True)
     for name, network in networks.items():
-        save_weights(folder / FOLDER / f"{name.replace(' ', '-')}.safetensors", network)
+        if name != UNPRUNED:
+            save_weights(folder / FOLDER / f"{name.replace(' ', '-')}.safetensors", network)
 
 
 def examples(model: str, data: Dataset, density: float, structured_rate: float, seed: int) -> Networks:

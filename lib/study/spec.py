@@ -128,7 +128,7 @@ def _combinations(block: Block, study: Study, seeds: list[int]):
 def _run(name: str, block: Block, values: dict, swept: list[str], earlier: dict[str, dict]) -> dict:
     values, sources = _link(name, values, earlier)
     identifier = runs.run_id(block.notebook, values, swept)
-    given = _as_density(values)
+    given = _as_density(block.notebook, values)
     for source in sources:
         given = _inherit(block.notebook, given, earlier[source], alone=len(sources) == 1)
     resolved = parameters.resolve(block.notebook, given)
@@ -181,11 +181,12 @@ def _some(earlier: dict[str, dict], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "none yet"
 
 
-def _as_density(values: dict) -> dict:
-    given, written = {}, []
+def _as_density(notebook: str, values: dict) -> dict:
+    """The values with density or densities in place of another word for it; a notebook's own parameter stays."""
+    known, given, written = parameters.declared(notebook), {}, []
     for name, value in values.items():
         single = PLURAL.get(name, name)
-        if single not in TO_DENSITY:
+        if single not in TO_DENSITY or (name in PLURAL and name in known):
             given[name] = value
             continue
         written.append(name)
@@ -216,7 +217,8 @@ def _inherit(notebook: str, given: dict, source: dict, alone: bool) -> dict:
     `alone` is False for one of several sources, which differ in their pruning.
     """
     known, filled = parameters.declared(notebook), dict(given)
-    for name in SAME + PRUNING if alone and "epochs" not in known else SAME:
+    looks = alone and "pruner" in known and "epochs" not in known
+    for name in SAME + PRUNING if looks else SAME:
         if name not in known or name not in source["parameters"]:
             continue
         value = source["parameters"][name]
