@@ -33,7 +33,9 @@ def positions(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
             layer.register_forward_hook(lambda layer, _, output, name=name: count(f"{name}.weight", layer, output))
             found[f"{name}.weight"] = 0
     with torch.no_grad():
-        copied(blank(shape, device=next(model.parameters()).device))
+        first = next(model.parameters())
+        image = blank(shape, device=first.device)
+        copied(image.to(first.dtype) if image.is_floating_point() else image)
     return found
 
 

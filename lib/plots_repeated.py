@@ -25,7 +25,8 @@ def accuracy_against(tables: dict[str, pd.DataFrame]) -> Figure:
         for ax, panel in zip(axes[0], panels, strict=True):
             x, reach = _along(panel, table)
             if x is not None:
-                ax.errorbar(x, table["top1_pct"], xerr=reach, elinewidth=0.8, capsize=2, label=name, **look)
+                ax.plot(x, table["top1_pct"], label=name, **look)
+                ax.errorbar(x, table["top1_pct"], xerr=reach, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2)
                 ax.plot(x.iloc[0], table["top1_pct"].iloc[0], marker=marker, ms=5, color=colour, mfc="white")
     first = next(iter(tables.values()))
     axes[0, 1].axvline(first["disk_mb"].iloc[0], ls="--", lw=1, color="#555555", label="state dict")

@@ -50,6 +50,8 @@ def run_id(notebook: str, values: dict, swept: Iterable[str] = ()) -> str:
 
 
 def _token(value) -> str:
+    if isinstance(value, list | tuple):
+        return "+".join(map(_token, value))
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     # papermill formats paths with str.format, and a separator would open a folder
     return "".join(c if c.isalnum() or c in "._+" else "_" for c in text)

@@ -25,10 +25,11 @@ def runs(book: SimpleNamespace) -> list[SimpleNamespace]:
     found = []
     for one in summary.looks(book, "repeated"):
         task = tables.task(one.row)
+        apart = f"{task} with embeddings" if "embeddings" in one.row["also"] else task
         read = {name: summary.read(one, name) for name in ("iterations", "files", "latencies", "sparsities")}
         one.table = repeated.iterations(*(read[name] for name in ("iterations", "files", "latencies")))
         one.iterations, one.files, one.sparsities = read["iterations"], read["files"], read["sparsities"]
-        one.task, one.method, one.retrain = task, catalog.label(one.row["pruner"]), one.row["retrain"]
+        one.task, one.method, one.retrain = apart, catalog.label(one.row["pruner"]), one.row["retrain"]
         one.images = summary.test_set(book, task)["images"]
         found.append(one)
     return found

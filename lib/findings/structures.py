@@ -18,7 +18,7 @@ def quartiles(timed: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
     `timed` has a row a pass: `network`, `batch`, `seconds`. `structure` and `rate` are those of `rows`.
     """
-    grouped = timed.groupby(["network", "batch"], sort=False)["seconds"]
+    grouped = timed.groupby(["network", "batch"])["seconds"]
     found = grouped.quantile([0.25, 0.5, 0.75]).unstack()
     found.columns = ["latency_q1_s", "latency_s", "latency_q3_s"]
     found = found.assign(repeats=grouped.count()).reset_index()

@@ -6,6 +6,7 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lib.masks import Masks, in_mode, taking_part
@@ -37,7 +38,8 @@ def running(model: nn.Module, training: bool):
     def logits(weights: dict[str, Tensor], x: Tensor) -> Tensor:
         return functional_call(model, buffers | weights, (x,))
 
-    with in_mode(model, training):
+    # other kernels of attention have no second derivatives, and none of single images
+    with in_mode(model, training), sdpa_kernel(SDPBackend.MATH):
         yield logits
 
 

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import grad, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lib.masks import Masks, Scores
@@ -123,8 +122,7 @@ def _by_image(
     most = max(1, GRADIENT_BYTES // (4 * sum(weight.numel() for weight in chosen.values())))
     graph = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
     parts = portions(model, graph, batches, training=False)
-    # other kernels of attention know no gradients of single images
-    with running(model, training=False) as logits, sdpa_kernel(SDPBackend.MATH):
+    with running(model, training=False) as logits:
 
         def loss(some: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
             return F.cross_entropy(logits(others | some, x[None]), y[None])
