@@ -60,6 +60,9 @@ ABLATIONS = ("none", "shuffle", "reinitialise", "invert")
 STRUCTURES = ("channels", "neurons", "blocks", "heads")
 UNPRUNED = "unpruned"  # the network beside them that keeps everything
 
+# Pruning and quantisation, one after the other (see `lib.quantised_pruning`).
+PRUNED_FIRST, QUANTISED_FIRST = "prune, then quantise", "quantise, then prune"
+
 # What runs a network (see `lib.runtimes`): as it is, exported, and with 8-bit weights and activations.
 RUNTIMES = ("PyTorch", "ONNX Runtime", "ONNX Runtime int8")
 

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from lib import formats, pruners
+from lib.catalog import PRUNED_FIRST, QUANTISED_FIRST, UNPRUNED
 from lib.data import Dataset
 from lib.formats_int8 import save_int8
 from lib.masks import Masks, density_of, full, keep_top
+from lib.multishot import multishot
 from lib.pruners import Batches
 from lib.quantise import PLAIN, calibrated, layers, plain, quantised, rounded, scales
 from lib.sparsity import of_parameters
@@ -26,6 +28,44 @@ Follow = Callable[[int, str], Callable[[dict], None]]
 Networks = list[tuple[dict[str, Tensor], Masks]]  # trained weights and masks of each level, as `multishot` has them
 # column -> the form of `lib.formats` and the end of the file's name
 SIZES = {"disk_mb": ("dense", ""), "bitmask_mb": ("bitmask", ""), "compressed_mb": ("bitmask", formats.SUFFIX)}
+
+
+def both_orders(
+    network: nn.Module,
+    data: Dataset,
+    density: float,
+    calibration: Batches,
+    *,
+    further_epochs: int = 0,
+    checkpoint: Callable[[str], Path] | None = None,
+    **settings,
+) -> dict:
+    """The unpruned network and both orders at one density, these also after `further_epochs` that see the rounding.
+
+    `settings` are those of `quantise_then_prune`, for either order; `network` stays as it is. `checkpoint(name)` is
+    the file for the state of some of the trainings. Interrupted at any time, the same call gives the same bits.
+
+    Returns `techniques`, of all networks; `networks`, by order, the trained weights and masks of each level; `masks`,
+    by order; `history`, a row an epoch, with `order`, `level` and `further` (whether it comes after the levels). The
+    training of the unpruned network is level 0 of the first order. Costs 2 (levels + 1) epochs + 2 further_epochs.
+    """
+    place = checkpoint or (lambda name: None)
+    first = {"network": copy.deepcopy(network)}
+    levels = {"keep_networks": True, "checkpoint": place("levels"), **settings}
+    first |= multishot(first["network"], data, "mag", density, [], **levels)
+    second = quantise_then_prune(network, data, density, calibration, checkpoint=place("quantised"), **settings)
+    found = {PRUNED_FIRST: first, QUANTISED_FIRST: second}
+    pruned = {order: (one["network"], one["masks"]) for order, one in found.items()}
+    made = techniques({UNPRUNED: unpruned(network, first["networks"])} | pruned, calibration)
+    history = [{"order": order, "further": False, **row} for order, one in found.items() for row in one["history"]]
+    if further_epochs:
+        recipe = {name: value for name, value in settings.items() if name not in ("levels", "epochs", "also")}
+        recipe |= {"epochs": further_epochs, "checkpoint": place("further")}
+        tuned, trained = fine_tuned(pruned, data, calibration, **recipe)
+        made += techniques(tuned, calibration, further_epochs)
+        history += [{"further": True, "level": settings["levels"], **row} for row in trained]
+    kept = {name: {order: one[name] for order, one in found.items()} for name in ("networks", "masks")}
+    return kept | {"techniques": made, "history": history}
 
 
 def quantise_then_prune(
@@ -79,19 +119,22 @@ def fine_tuned(
     checkpoint: Path | None = None,
     follow: Follow | None = None,
     **recipe,
-) -> Pruned:
+) -> tuple[Pruned, list[dict]]:
     """Quantised copies of pruned networks, plain or quantised, after `epochs` of training that sees the rounding.
+
+    Returns them and the rows of their trainings, with their `order`.
 
     `recipe` as for `train`, `checkpoint` and `follow` as for `quantise_then_prune`. Ranges of activations are those of
     `calibration` before and after.
     """
-    tuned = {}
+    tuned, history = {}, []
     for order, (network, masks) in pruned.items():
         found = calibrated(network, calibration)
         part = _part(checkpoint, order.partition(",")[0], follow, epochs, f"{order}, further")
-        train(found, data, masks=masks, epochs=epochs, **recipe, **part)
+        rows = train(found, data, masks=masks, epochs=epochs, **recipe, **part)
+        history += [{"order": order, **row} for row in rows]
         tuned[order] = calibrated(found, calibration), masks
-    return tuned
+    return tuned, history
 
 
 def _part(checkpoint: Path | None, name: str, follow: Follow | None, epochs: int, what: str) -> dict:

@@ -39,6 +39,7 @@ def executed(
         timed = runtimes.latencies(functions, data, batches, repeats=repeats) if functions else []
     for row in timed:
         of = rows[int(row.pop("network"))]
+        del row["runtime"]  # int8 everywhere
         row |= {"order": of["order"], "fine_tuning_epochs": of["fine_tuning_epochs"]}
     medians = _medians(timed)
     for row in rows:

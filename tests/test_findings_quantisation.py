@@ -25,7 +25,8 @@ def rows(**changes) -> pd.DataFrame:
                     "top1_pct": changes.get(short, 98.0), "test_loss": 0.1,
                     "disk_mb": 6.0 if plain else 1.5, "bitmask_mb": 0.8 if plain else 0.3,
                     "compressed_mb": 0.5 if plain else 0.2,
-                    "int8_top1_pct": 97.9 if eight else None, "int8_note": "" if eight else None,
+                    "int8_top1_pct": 97.9 if eight else None, "int8_disk_mb": 1.6 if eight else None,
+                    "int8_note": "" if eight else None,
                     "int8_latency_1_s": 0.001 if eight else None, "int8_latency_64_s": 0.004 if eight else None,
                 })  # fmt: skip
     return pd.DataFrame(found)
@@ -55,8 +56,10 @@ def rounding(first: int, second: int) -> pd.DataFrame:
 def test_the_table_has_a_line_a_technique():
     table = findings.table(rows())
     assert len(table) == 12
-    assert table["int8, ms a pass of 64"].max() == pytest.approx(4)
-    assert table["int8 top-1 (%)"].notna().sum() == 5
+    assert table["8 bits for"].isna().sum() == 2
+    integers = findings.integers(rows())
+    assert len(integers) == 5
+    assert integers["ms a pass of 64"].tolist() == pytest.approx([4] * 5)
 
 
 def test_orders_are_compared_in_both_directions():
@@ -66,6 +69,9 @@ def test_orders_are_compared_in_both_directions():
     assert "no change, within" in equal
     assert better.startswith("At 90 % sparsity and with 8-bit weights and activations, pruning before quantising gives")
     assert findings.orders(rows(pb1=97.0), IMAGES, 1).startswith("After 1 further epoch of training with the rounding")
+    further = findings.orders(rows(pb0=98.0, pb1=97.0, qb0=96.0, qb1=97.5), IMAGES, 1)
+    assert "gives 97.00 % (1.00 points less by it), and" in further
+    assert "97.50 % (1.50 points more by it): 0.50 points more, " in further
     assert findings.orders(rows()[lambda f: f["order"] == "unpruned"], IMAGES, 0) is None
 
 
@@ -78,14 +84,21 @@ def test_quantisation_alone_and_after_pruning():
 
 def test_lost_weights_are_named_in_each_order():
     said = findings.zeroed(rounding(8, 3))
-    assert "8.00 % (16 of 200) where it comes after pruning and 3.00 % (6 of 200) where training has seen it" in said
-    assert "unpruned network 5.00 %" in said
+    assert "8 % (16 of 200) where it comes after pruning and 3 % (6 of 200) where training has seen it" in said
+    assert "unpruned network 5 %" in said
     assert findings.zeroed(rounding(8, 3)[lambda f: f["order"] == "unpruned"]) is None
+
+
+def test_emptied_layers_are_named():
+    assert findings.emptied(rounding(8, 3)) is None
+    some = rounding(8, 3).assign(kept=[100, 100, 0, 0, 100, 0])
+    assert f"in a, b ({findings.PRUNED_FIRST}) and b ({findings.QUANTISED_FIRST}): " in findings.emptied(some)
 
 
 def test_the_reach_of_pruning_is_told_in_both_directions():
     ties = pd.DataFrame([step(findings.PRUNED_FIRST), step(findings.PRUNED_FIRST, level=1, threshold=0.25)])
     assert "pruning reaches 25 times as far" in findings.reach(rounding(1, 1), ties)
+    assert "1,234 times as far" in findings.reach(rounding(1, 1), ties.assign(threshold=12.34))
     assert "rounding alone would remove more" in findings.reach(rounding(1, 1).assign(half_step=0.5), ties)
 
 
@@ -97,7 +110,10 @@ def test_ties_are_told_where_there_are_some():
     assert "90 of them zero, 10 % of the 900 that were to go" in said
     assert "In this step 40 weights had just the magnitude of the threshold, and position alone decided that 10" in said
     more = pd.concat([few, pd.DataFrame([step(findings.QUANTISED_FIRST, level=1, tied=4, tied_kept=3)])])
-    assert "In all 2 steps 44 weights had just the magnitude of the threshold, and position" in findings.chosen(more)
+    assert (
+        "In all 2 steps together 44 weights had just the magnitude of the threshold, and position"
+        in findings.chosen(more)
+    )
     none = pd.DataFrame([plain, step(findings.QUANTISED_FIRST, tied=40, tied_kept=40)])
     assert "No choice was left to position" in findings.chosen(none)
     many = pd.DataFrame([plain, step(findings.QUANTISED_FIRST, zeros=950, tied=950, tied_kept=50)])
@@ -111,7 +127,7 @@ def test_the_runtime_and_its_failures_are_told():
     assert "A pass of 64 takes 4 ms unpruned and 4 ms pruned" in findings.executed(rows())
     none = rows().assign(int8_top1_pct=None, int8_note="onnxruntime is not installed")
     assert findings.executed(none) == "ONNX Runtime ran none of them in integers: onnxruntime is not installed."
-    assert findings.table(none)["int8 top-1 (%)"].isna().all()
+    assert findings.integers(none)["top-1, int8 (%)"].isna().all()
     one = rows()
     one.loc[one["order"] == "unpruned", ["int8_top1_pct", "int8_note"]] = [None, "op not supported: X"]
     assert "4 of 5 networks" in findings.executed(one)

@@ -99,3 +99,13 @@ def test_damaged_and_strange_files_are_named(tmp_path, form):
         formats.save_as("zip", path, model, kept)
     with pytest.raises(ValueError, match="mask layers fits no parameter"):
         formats.save_as(form, path, model, {"layers": torch.ones(2, dtype=torch.bool)})
+
+
+def test_the_same_contents_give_the_same_bytes(tmp_path):
+    tensors, header = {"a": torch.ones(2), "b": torch.zeros(3)}, {name: [name] for name in "zyxwv"}
+    path, found = tmp_path / "f.safetensors.zst", set()
+    for _ in range(20):
+        formats.write(path, tensors, header)
+        found.add(path.read_bytes())
+    assert len(found) == 1
+    assert formats.read(path)[1] == header

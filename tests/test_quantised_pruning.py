@@ -100,7 +100,9 @@ def test_fine_tuning_sees_the_rounding_and_keeps_the_zeros():
     kept = multishot.multishot(model, data, "mag", 0.2, [], **STEPS | RECIPE)["masks"]
     before = copy.deepcopy(model.state_dict())
     pruned = {"prune, then quantise": (model, kept)}
-    ((tuned, same_masks),) = orders.fine_tuned(pruned, data, calibration, epochs=3, **RECIPE).values()
+    found, history = orders.fine_tuned(pruned, data, calibration, epochs=3, **RECIPE)
+    ((tuned, same_masks),) = found.values()
+    assert [(row["order"], row["epoch"]) for row in history] == [("prune, then quantise", n) for n in (1, 2, 3)]
     assert same_masks is kept
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not any(tuned.get_parameter(name)[~mask].any() for name, mask in kept.items())

@@ -2,18 +2,17 @@
 
 import pandas as pd
 
-from lib.catalog import UNPRUNED
+from lib.catalog import PRUNED_FIRST, QUANTISED_FIRST, UNPRUNED
 from lib.findings.accuracy import CLEAR, difference
 
-PRUNED_FIRST, QUANTISED_FIRST = "prune, then quantise", "quantise, then prune"
 NONE, WEIGHTS, BOTH = "none", "weights", "weights and activations"
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """A line a technique, quantisation and rate; `rows` is quantized.csv of a run."""
-    shown = {
+    return pd.DataFrame({
         "technique": rows["order"],
-        "8 bits for": rows["quantisation"],
+        "8 bits for": rows["quantisation"].replace({NONE: None, BOTH: "weights, activations"}),
         "further epochs": rows["fine_tuning_epochs"],
         "sparsity (%)": rows["sparsity_pct"],
         "zeros (%)": rows["zeros_pct"],
@@ -21,9 +20,20 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         "file (MB)": rows["disk_mb"],
         "bit mask (MB)": rows["bitmask_mb"],
         "compressed (MB)": rows["compressed_mb"],
-        "int8 top-1 (%)": rows["int8_top1_pct"].astype(float),
+    })  # fmt: skip
+
+
+def integers(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line a network that ONNX Runtime runs in integers, or should; `rows` is quantized.csv of a run."""
+    tried = rows[rows["quantisation"] == BOTH].reset_index(drop=True)
+    shown = {
+        "technique": tried["order"],
+        "further epochs": tried["fine_tuning_epochs"],
+        "top-1, simulated (%)": tried["top1_pct"],
+        "top-1, int8 (%)": tried["int8_top1_pct"].astype(float),
+        "ONNX file (MB)": tried["int8_disk_mb"].astype(float),
     }
-    shown |= {f"int8, ms a pass of {n}": 1e3 * rows[f"int8_latency_{n}_s"].astype(float) for n in timed(rows)}
+    shown |= {f"ms a pass of {n}": 1e3 * tried[f"int8_latency_{n}_s"].astype(float) for n in timed(rows)}
     return pd.DataFrame(shown)
 
 
@@ -56,10 +66,10 @@ def metrics(rows: pd.DataFrame) -> dict:
 
 
 def sentences(rows: pd.DataFrame, images: int) -> list[str]:
-    """What quantisation alone costs, then both orders beside each other; `images` is the size of the test set."""
+    """What quantisation alone costs, both orders beside each other, and files; `images` is the size of the test set."""
     found = [alone(rows, images), after_pruning(rows, images)]
     found += [orders(rows, images, epochs) for epochs in sorted(rows["fine_tuning_epochs"].unique())]
-    return [sentence for sentence in [*found, size(rows), executed(rows)] if sentence]
+    return [sentence for sentence in [*found, size(rows)] if sentence]
 
 
 def why(rounding: pd.DataFrame, ties: pd.DataFrame, overlap_pct: float, density: float) -> list[str]:
@@ -68,7 +78,7 @@ def why(rounding: pd.DataFrame, ties: pd.DataFrame, overlap_pct: float, density:
     `rounding` and `ties` are rounding.csv and ties.csv of a run, `overlap_pct` the share of the weights kept by
     pruning first that pruning second keeps too.
     """
-    found = [zeroed(rounding), reach(rounding, ties), chosen(ties), shared(overlap_pct, density)]
+    found = [emptied(rounding), zeroed(rounding), reach(rounding, ties), chosen(ties), shared(overlap_pct, density)]
     return [sentence for sentence in found if sentence]
 
 
@@ -100,13 +110,29 @@ def orders(rows: pd.DataFrame, images: int, epochs: int) -> str | None:
     if not {PRUNED_FIRST, QUANTISED_FIRST} <= set(both.index):
         return None
     first, second = both.loc[PRUNED_FIRST], both.loc[QUANTISED_FIRST]
+    since = [_since(rows, one) if epochs else "" for one in (first, second)]
     change, error = difference(*(pd.Series([one["top1_pct"]]) for one in (second, first)), images)
     when = f"After {epochs} further epoch{'s' if epochs > 1 else ''} of training with the rounding" if epochs else (
         f"At {first['sparsity_pct']:.4g} % sparsity and with 8-bit weights and activations"
     )  # fmt: skip
     return (
-        f"{when}, pruning before quantising gives {first['top1_pct']:.2f} %, and quantising before pruning "
-        f"{second['top1_pct']:.2f} %: {_points(change)}, {_clear(change, error)}."
+        f"{when}, pruning before quantising gives {first['top1_pct']:.2f} %{since[0]}, and quantising before pruning "
+        f"{second['top1_pct']:.2f} %{since[1]}: {_points(change)}, {_clear(change, error)}."
+    )
+
+
+def _since(rows: pd.DataFrame, after: pd.Series) -> str:
+    """What the further epochs of one order have changed, in brackets."""
+    same = (rows["order"] == after.name) & (rows["quantisation"] == BOTH) & (rows["fine_tuning_epochs"] == 0)
+    return "".join(f" ({_points(after['top1_pct'] - before)} by it)" for before in rows.loc[same, "top1_pct"])
+
+
+def emptied(rounding: pd.DataFrame) -> str | None:
+    """The layers that pruning left without a weight, by order."""
+    found = rounding[(rounding["kept"] == 0) & (rounding["fine_tuning_epochs"] == 0)]
+    parts = [f"{', '.join(layers)} ({order})" for order, layers in found.groupby("order", sort=False)["layer"]]
+    return (
+        f"Pruning left no weight in {' and '.join(parts)}: what such networks lose, they lose there." if parts else None
     )
 
 
@@ -115,12 +141,12 @@ def zeroed(rounding: pd.DataFrame) -> str | None:
     found = rounding[rounding["fine_tuning_epochs"] == 0].groupby("order")[["kept", "zeroed"]].sum()
     if not {PRUNED_FIRST, QUANTISED_FIRST} <= set(found.index):
         return None
-    parts = [f"{100 * row['zeroed'] / row['kept']:.2f} % ({row['zeroed']:,} of {row['kept']:,})"
+    parts = [f"{100 * row['zeroed'] / row['kept']:.3g} % ({row['zeroed']:,} of {row['kept']:,})"
              for row in found.loc[[PRUNED_FIRST, QUANTISED_FIRST]].to_dict("records")]  # fmt: skip
     dense = ""
     if UNPRUNED in found.index:
         row = found.loc[UNPRUNED]
-        dense = f", and of the unpruned network {100 * row['zeroed'] / row['kept']:.2f} %"
+        dense = f", and of the unpruned network {100 * row['zeroed'] / row['kept']:.3g} %"
     return (
         f"Of the weights that pruning kept, rounding makes zero {parts[0]} where it comes after pruning and {parts[1]} "
         f"where training has seen it{dense}: a weight of less than half a step is lost, whatever the mask says."
@@ -135,12 +161,14 @@ def reach(rounding: pd.DataFrame, ties: pd.DataFrame) -> str | None:
         return None
     threshold, half = steps["threshold"].iloc[-1], dense["half_step"].median()
     said = (
-        f"The least magnitude that the last step of pruning first kept is {threshold:.3g}, and half a step of rounding "
-        f"is {half:.3g} in the unpruned network (median of channels and layers): "
+        f"Where pruning comes first, the least magnitude that its last step kept is {threshold:.3g}; half a step of "
+        f"rounding is {half:.3g} in the unpruned network (median of channels and layers): "
     )
     if threshold > half:
-        return said + f"pruning reaches {threshold / half:.3g} times as far as rounding does."
-    return said + f"rounding alone would remove more than pruning does, {half / threshold:.3g} times as far."
+        return said + (
+            f"pruning reaches {_ratio(threshold / half)} times as far, and takes most of what rounding would make zero."
+        )
+    return said + f"rounding alone would remove more than pruning does, {_ratio(half / threshold)} times as far."
 
 
 def chosen(ties: pd.DataFrame) -> str | None:
@@ -166,7 +194,7 @@ def chosen(ties: pd.DataFrame) -> str | None:
     if not gone:
         return said + "No choice was left to position."
     return said + (
-        f"In {f'all {count} steps' if count > 1 else 'this step'} {tied:,} weights had "
+        f"In {f'all {count} steps together' if count > 1 else 'this step'} {tied:,} weights had "
         f"just the magnitude of the threshold, and position alone decided that {gone:,} of these went."
     )
 
@@ -211,6 +239,10 @@ def executed(rows: pd.DataFrame) -> str:
         said += f" A pass of {batch} takes {times[0]:.3g} ms unpruned and {times[1]:.3g} ms pruned."
     notes = sorted(set(tried["int8_note"]) - {""})
     return said + (f" Its notes: {'; '.join(notes)}." if notes else "")
+
+
+def _ratio(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _points(change: float) -> str:
