@@ -36,7 +36,8 @@ def measured(
     structured), `density` (what is kept of the prunable weights of `model`, in (0, 1]), `runtime`, `top1_pct` over the
     test set, `disk_mb` and `compressed_mb` of the file (10^6 bytes; zstd), `max_abs_logit_difference` from PyTorch's
     logits of the test set and `max_abs_logit` of these, `made_s` (seconds of the export, or of the quantisation),
-    `note`. Where a runtime cannot have the network, the note says why and the rest is None.
+    `note`; PyTorch's row alone has `bitmask_mb`, of its weights as bit mask and values (see `lib.formats`). Where a
+    runtime cannot have the network, the note says why and the rest is None.
     """
     fresh = models.build(model, data.shape, data.classes)
     folder.mkdir(exist_ok=True)
@@ -90,9 +91,10 @@ def latencies(
 def _in_every_runtime(network: nn.Module, masks: Masks, data: Dataset, stem: Path, batches: list):
     """Yield (runtime, row, function or None)."""
     reference = logits(network, data)
-    path = stem.with_name(f"{stem.name}.safetensors")
+    path, bitmask = (stem.with_name(f"{stem.name}{end}.safetensors") for end in ("", "-bitmask"))
     formats.save_as("dense", path, network, masks)
-    yield TORCH, _row(path, reference, reference, data) | {"made_s": None, "note": ""}, network
+    packed = {"bitmask_mb": formats.save_as("bitmask", bitmask, network, masks) / 1e6}
+    yield TORCH, _row(path, reference, reference, data) | packed | {"made_s": None, "note": ""}, network
     float32, int8 = (stem.with_name(f"{stem.name}{end}.onnx") for end in ("", "-int8"))
     note = NARROW if narrow() else ""
     yield FLOAT32, *_tried(float32, lambda: export(network, data.shape, float32), "", reference, data)
