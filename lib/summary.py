@@ -230,9 +230,12 @@ def runtimes(book: SimpleNamespace) -> list[SimpleNamespace]:
     found = looks(book, "runtime")
     for one in found:
         names = networks.names(book.stored, one.row["sources"])
+        rows, timed = read(one, "runtimes"), read(one, "latencies")
+        order = list(dict.fromkeys(rows["network"]))  # passes come in turns, and so begin anywhere
+        timed = timed.sort_values("network", key=lambda column, order=order: column.map(order.index), kind="stable")
         one.rows, one.timed = (
             table.assign(network=table["network"].map(lambda name, names=names: names.get(name, name)))
-            for table in (read(one, "runtimes"), read(one, "latencies"))
+            for table in (rows, timed)
         )
     return found
 

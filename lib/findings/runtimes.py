@@ -74,11 +74,13 @@ def sizes(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def times(rows: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
-    """A line a network, a column a batch size and runtime: milliseconds of a pass, median (quartiles)."""
-    cells = {(row["network"], row["runtime"], row["batch"]): _clock(row) for _, row in quantiles(timed).iterrows()}
+    """A line a network, a column a batch size and runtime: milliseconds of a pass, the median."""
+    medians = quantiles(timed).set_index(["network", "runtime", "batch"])["median_s"]
     names = list(dict.fromkeys(rows["network"]))
     columns = {
-        f"{runtime}, batch {batch}": [cells.get((name, runtime, batch)) for name in names]
+        f"{runtime}, {batch}": [
+            _milliseconds(medians[key]) if (key := (name, runtime, batch)) in medians else None for name in names
+        ]
         for batch in batches(timed)
         for runtime in RUNTIMES
     }
@@ -276,9 +278,15 @@ def _notes(rows: pd.DataFrame) -> pd.Series:
 
 def _clock(row: pd.Series) -> str:
     """Median and quartiles in milliseconds, with three significant digits of the median."""
-    decimals = next((d for d, least in ((0, 0.1), (1, 0.01), (2, 0.001)) if row["median_s"] >= least), 3)
-    median, q1, q3 = (f"{1000 * row[name]:.{decimals}f}" for name in ("median_s", "q1_s", "q3_s"))
+    median, q1, q3 = (_milliseconds(row[name], row["median_s"]) for name in ("median_s", "q1_s", "q3_s"))
     return f"{median} ({q1}–{q3})"
+
+
+def _milliseconds(seconds: float, like: float | None = None) -> str:
+    """With the decimals of three significant digits of `like`, the time itself where that is None."""
+    shown = seconds if like is None else like
+    decimals = next((d for d, least in ((0, 0.1), (1, 0.01), (2, 0.001)) if shown >= least), 3)
+    return f"{1000 * seconds:.{decimals}f}"
 
 
 def _count(number: int, noun: str) -> str:
