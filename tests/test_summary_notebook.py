@@ -186,7 +186,7 @@ def test_networks_in_a_runtime_have_the_names_of_the_report(whole):
     measured = pd.read_csv(paths.RUNS / "s" / "runtime-fc-seed1" / "runtimes.csv")
     weights = measured[measured["runtime"] == RUNTIMES[0]]
     for name in ("tbl-sizes", "tbl-runtimes"):
-        assert shown(name)["network"].tolist() == ["SynFlow (checkpoint) at compression 0.699", "Mag at compression 1"]
+        assert shown(name)["network"].tolist() == ["SynFlow (checkpoint) at density 20 %", "Mag at density 10 %"]
     assert shown("tbl-sizes")["bit mask (MB)"].astype(float).tolist() == pytest.approx(weights["bitmask_mb"], abs=1e-3)
     assert "s/" not in " ".join(shown("tbl-sizes")["network"])
     assert "When the runtime run began, no other run" in words(book)
@@ -209,7 +209,7 @@ def test_a_runtime_that_lacks_a_network_says_so(whole):
     rows, passes = (pd.read_csv(folder / f"{name}.csv") for name in ("runtimes", "latencies"))
     gone = (rows["network"] != "unpruned") & (rows["runtime"] == RUNTIMES[2])
     rows.loc[gone, ["top1_pct", "disk_mb", "compressed_mb", "max_abs_logit_difference", "max_abs_logit"]] = np.nan
-    rows.loc[gone, "note"] = "op not supported: Nothing"
+    rows["note"] = np.where(gone, "op not supported: Nothing", "")
     rows.to_csv(folder / "runtimes.csv", index=False)
     lacking = (passes["network"] != "unpruned") & (passes["runtime"] == RUNTIMES[2])
     passes[~lacking].to_csv(folder / "latencies.csv", index=False)
