@@ -1,13 +1,14 @@
 """The networks of a study, whichever notebook made them: for what is no comparison of trained accuracies."""
 
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
 from lib import catalog, tables
 
-# Notebooks that, beside `accuracy`, store a network: others can time it, look at it, or start from it.
-STORING = ("checkpoint", "multishot")
+# Notebooks that, beside `accuracy`, store a network with its masks: others can time it, or start from it.
+STORING = ("checkpoint", "multishot", "repeated")
 STORED = ["run", "data", "model", "task", "method", "pruner", "rounds", "seed", "compression", "word", "at"]
 STORED += ["macs_dense", "macs_kept"]
 INVOLVED = ["run", "notebook", "data", "model", "task", "pruner", "rounds", "seed"]
@@ -32,13 +33,16 @@ def involved(plan: dict) -> pd.DataFrame:
 def stored(everything: pd.DataFrame, accuracy: pd.DataFrame, word: str) -> pd.DataFrame:
     """One row a finished run that stored a network: STORED, of `accuracy` (described) and of the notebooks STORING.
 
-    A method says in brackets if its mask was ablated and, where several notebooks stored networks, that it is not from
-    `accuracy`. MACs are NaN where a run has not counted them.
+    A run of `repeated` has the density of its last iteration. A method says in brackets if its mask was ablated and,
+    where several notebooks stored networks, that it is not from `accuracy`. MACs are NaN where a run has not counted
+    them.
     """
     frames = {"": accuracy.assign(method=[_noted(row) for _, row in accuracy.iterrows()])}
     for notebook in STORING:
-        made = everything[everything["notebook"] == notebook]
-        frames[notebook] = tables.described(made.assign(rounds=1), word)
+        made = everything[everything["notebook"] == notebook].assign(rounds=1)
+        if notebook == "repeated" and len(made):
+            made = made.assign(density=made["weights_kept"] / made["weights"])
+        frames[notebook] = tables.described(made, word)
     several = sum(len(frame) > 0 for frame in frames.values()) > 1
     rows = []
     for notebook, frame in frames.items():
@@ -46,6 +50,13 @@ def stored(everything: pd.DataFrame, accuracy: pd.DataFrame, word: str) -> pd.Da
             note = notebook if several else ""
             rows.append({name: row.get(name, math.nan) for name in STORED} | {"method": bracketed(row["method"], note)})
     return pd.DataFrame(rows, columns=STORED)
+
+
+def names(stored: pd.DataFrame, sources: Iterable[str]) -> dict[str, str]:
+    """Those of `sources` (study/run) that are in `stored` -> what a report calls them, see `tables.network_names`."""
+    known = stored[stored["run"].isin([source.partition("/")[2] for source in sources])]
+    named = dict(zip(known["run"], tables.network_names(known), strict=True))
+    return {source: named[run] for source in sources if (run := source.partition("/")[2]) in named}
 
 
 def _noted(run: pd.Series) -> str:

@@ -13,7 +13,7 @@ from lib.study import reference, state
 RESULTS = ("", "own", "reference")
 COLLAPSE = 2  # from this compression on a report asks which methods lose whole layers
 # The notebooks whose runs the report has something to say about.
-REPORTED = {"accuracy", "layers", "timing", "trace", "amp", "multishot", "checkpoint"}
+REPORTED = {"accuracy", "layers", "timing", "runtime", "trace", "amp", "multishot", "checkpoint"}
 
 
 def load(study: str, results: str = "") -> SimpleNamespace:
@@ -223,6 +223,24 @@ def untold(book: SimpleNamespace) -> str | None:
         return None
     listed = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
     return f"Timed but not shown, since the study has no such finished run: {listed}."
+
+
+def runtimes(book: SimpleNamespace) -> list[SimpleNamespace]:
+    """What each finished run of the notebook runtime measured, as `looks` finds it, with its `rows` and `timed`.
+
+    Networks have the names of the report, as in `timings`; those of runs that are not finished any more keep their own.
+    """
+    found = looks(book, "runtime")
+    for one in found:
+        names = networks.names(book.stored, one.row["sources"])
+        rows, timed = read(one, "runtimes"), read(one, "latencies")
+        order = list(dict.fromkeys(rows["network"]))  # passes come in turns, and so begin anywhere
+        timed = timed.sort_values("network", key=lambda column, order=order: column.map(order.index), kind="stable")
+        one.rows, one.timed = (
+            table.assign(network=table["network"].map(lambda name, names=names: names.get(name, name)))
+            for table in (rows, timed)
+        )
+    return found
 
 
 def test_set(book: SimpleNamespace, task: str) -> dict:

@@ -262,8 +262,13 @@ def timing_summary(timings: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFram
     table["run"] = table["network"].str.split("/").str[-1]
     known = ["run", "method", "pruner", "rounds", "compression", "word", "at", "task", "seed"]
     table = table.drop(columns="network").merge(networks[[*known, "macs_kept", "macs_dense"]], on="run")
-    pruned = table["method"] + " at " + table["at"]
-    return table.assign(network=told_apart(pruned.where(table["pruner"] != "dense", table["method"]), table["run"]))
+    return table.assign(network=network_names(table))
+
+
+def network_names(networks: pd.DataFrame) -> pd.Series:
+    """`Dense`, `SNIP at compression 1`, followed by the run where several have that name: of rows as `described`."""
+    pruned = networks["method"] + " at " + networks["at"]
+    return told_apart(pruned.where(networks["pruner"] != "dense", networks["method"]), networks["run"])
 
 
 def told_apart(names: pd.Series, runs: pd.Series) -> pd.Series:

@@ -447,8 +447,8 @@ def test_progress_and_gaps():
 
 
 def test_timing_conditions():
-    row = pd.Series({"neighbours": 2, "cpu_busy_pct": 12.4, "threads": 1, "device": "cpu"})
-    both(settings.timing_conditions(row), "2 other run", "12 %", "1 thread on cpu")
+    row = pd.Series({"notebook": "timing", "neighbours": 2, "cpu_busy_pct": 12.4, "threads": 1, "device": "cpu"})
+    both(settings.timing_conditions(row), "When the timing run began, 2 other run", "12 %", "1 thread on cpu")
     both(settings.timing_conditions(pd.Series({**row, "neighbours": 0, "threads": 4})), "no other run", "4 threads")
 
 

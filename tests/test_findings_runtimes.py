@@ -19,6 +19,7 @@ from lib.report import frames
 
 TORCH, FLOAT32, INT8 = RUNTIMES
 KINDS = {"s/dense": "unpruned", "s/sparse": "unstructured", "s/small": "structured"}
+PACKED = {"unpruned": 4.1, "unstructured": 1.0, "structured": 4.0}  # MB
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,8 @@ def rows(**changes) -> pd.DataFrame:
             row = {
                 "network": network, "pruning": kind, "density": 1.0 if kind == "unpruned" else 0.2, "runtime": runtime,
                 "top1_pct": 90.0, "disk_mb": 4.0, "compressed_mb": 3.0, "max_abs_logit_difference": 1e-5,
-                "max_abs_logit": 10.0, "made_s": 1.0, "note": "",
+                "max_abs_logit": 10.0, "bitmask_mb": PACKED[kind] if runtime == TORCH else None, "made_s": 1.0,
+                "note": "",
             }  # fmt: skip
             found.append(row | {name: change(network, runtime) for name, change in changes.items()})
     return pd.DataFrame(found)
@@ -145,11 +147,28 @@ def test_sizes():
     }
     found = rows(**files)
     assert findings.size(found, "unstructured") == (
-        "The ONNX file is as large as it is, and 5.00 times smaller when both are compressed."
+        "With unstructured pruning the ONNX file is as large as it is, and 5.00 times smaller when both are compressed."
     )
-    assert findings.size(found, "structured").startswith("The ONNX file is 2.00 times smaller as it is, and 2.00 times")
+    assert "the ONNX file is 2.00 times smaller as it is, and 2.00 times" in findings.size(found, "structured")
     assert "4.00 times smaller as it is, and 3.00 times" in findings.size(found, "int8")
     assert findings.size(found[found["pruning"] == "unpruned"], "structured") is None
+
+
+@pytest.mark.parametrize(("packed", "beside_whole", "beside_zeros"), [
+    (1.0, "4.00 times smaller", "3.00 times smaller"), (5.0, "1.25 times larger", "1.67 times larger"),
+    (4.0, "as large", "1.33 times larger"),
+])  # fmt: skip
+def test_a_bit_mask_is_compared_with_the_whole_and_with_zeros(packed, beside_whole, beside_zeros):
+    made = rows(bitmask_mb=lambda n, r: (packed if n == "s/sparse" else 4.1) if r == TORCH else None)
+    said = findings.packed(made)
+    assert f"the values that are kept are {beside_whole} (1 network)" in said
+    assert said.endswith(f"compared with zeros that are compressed, {beside_zeros}.")
+    assert findings.on_disk(made)[0] == said
+    (text,) = findings.concluded(made, timed(even), "Digits / FC")
+    assert f"Unstructured-pruned, Digits / FC is {beside_whole} as bit mask and values" in text
+    assert "1.00 times as fast at batch 1" in text
+    assert findings.packed(made[made["network"] != "s/dense"]) is None
+    assert findings.concluded(made[made["network"] != "s/sparse"], timed(even), "Digits / FC") == []
 
 
 def test_agreement_and_accuracy():
@@ -189,6 +208,14 @@ def test_what_is_missing_is_said_and_the_rest_compared(failed):
     shown = findings.table(made, passes)
     assert shown.loc[(findings.short(failed[0][0]), failed[0][1]), "note"] == "cannot be exported: no"
     assert frames.style(shown).to_html().count("–") >= len(failed)
+    sizes, times = findings.sizes(made), findings.times(made, passes)
+    for network, runtime in failed:
+        column = {FLOAT32: "ONNX (MB)", INT8: "int8 (MB)"}[runtime]
+        assert pd.isna(sizes.loc[findings.short(network), column])
+        assert times.loc[findings.short(network), [f"{runtime}, {b}" for b in (1, 64)]].isna().all()
+    assert sizes["int8 (MB)"].notna().sum() == 3 - sum(runtime == INT8 for _, runtime in failed)
+    assert times.notna().sum().sum() == 2 * (9 - len(failed))
+    assert findings.remarks(made) == [], "what is missing is told by `missing`"
     plots_runtimes.latencies(findings.quantiles(passes))
 
 
@@ -211,6 +238,33 @@ def test_table():
     assert shown.loc[("dense", TORCH), "ms a pass of 1"] == f"{median:.2f} ({q1:.2f}–{q3:.2f})"
     assert shown.loc[("sparse", TORCH), "largest difference of logits"] is np.nan
     assert shown.loc[("sparse", INT8), "kept (%)"] == "20"
+    by_network = findings.times(made, passes)
+    assert by_network.index.tolist() == ["dense", "sparse", "small"]
+    for runtime in RUNTIMES:
+        for batch in (1, 64):
+            wanted = shown.xs(runtime, level="runtime")[f"ms a pass of {batch}"]
+            assert by_network[f"{runtime}, {batch}"].tolist() == wanted.str.partition(" ")[0].tolist()
+
+
+def test_sizes_have_a_line_a_network():
+    shown = findings.sizes(from_csv(rows(top1_pct=lambda n, r: 80.0 if r == INT8 else 90.0)))
+    assert shown.index.tolist() == ["dense", "sparse", "small"]
+    assert shown["bit mask (MB)"].tolist() == ["4.100", "1.000", "4.000"]
+    assert shown["times smaller"].tolist() == ["0.98", "4.00", "1.00"]
+    assert (shown["top-1 (%)"].tolist(), shown["int8 top-1 (%)"].tolist()) == (["90.00"] * 3, ["80.00"] * 3)
+    without = rows()
+    assert "times smaller" not in findings.sizes(without[without["network"] != "s/dense"])
+
+
+def test_remarks_are_made_once_a_runtime():
+    made = rows(note=lambda n, r: "7-bit weights" if r == INT8 else "")
+    assert findings.remarks(made) == [f"{INT8}: 7-bit weights."]
+    assert findings.remarks(from_csv(rows())) == []
+
+
+def test_a_name_of_the_report_is_no_folder():
+    assert findings.short("s/accuracy-fc-snip-seed1 channels-0.5") == "accuracy-fc-snip-seed1 channels-0.5"
+    assert findings.short("Mag (source s/dense) at ratio 10") == "Mag (source s/dense) at ratio 10"
 
 
 def test_frames_are_left_alone():

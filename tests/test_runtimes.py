@@ -219,6 +219,22 @@ def test_all_networks_and_runtimes_take_turns(whole):
     assert all(row["seconds"] > 0 for row in rows)
 
 
+def test_every_timed_pass_follows_one_of_another_network_in_its_runtime(whole, monkeypatch):
+    data, seen = whole[0], []
+    labels = [(network, runtime) for network in "abc" for runtime in RUNTIMES]
+    functions = {label: lambda x, label=label: seen.append((*label, len(x))) for label in labels}
+    monkeypatch.setattr(compared.time, "sleep", lambda _: seen.append("rest"))
+    rows = runtimes.latencies(functions, data, [1, 64], repeats=20, warmup=1)
+    assert len(rows) == 20 * len(labels) * 2
+    size = 2 * (len(labels) + 3)  # of a round; the next one begins one turn later, so what follows its end is another
+    rounds = [seen[start : start + size] for start in range(0, len(seen), size)]
+    for before, own in (pair for turns in rounds for pair in zip(turns[:-1], turns[1:], strict=True)):
+        changed = "rest" in (before, own) or (before[1] == TORCH) != (own[1] == TORCH) or before[2] != own[2]
+        # what follows a change of runtimes is a pass of the last network, and that one has its own turn later
+        assert not changed or own == "rest" or own[0] == "c"
+    assert seen.count("rest") == 21 * 2
+
+
 @pytest.mark.parametrize("batches", [[], [0], [1, 71]])
 def test_batches_that_the_test_set_does_not_hold(whole, batches):
     with pytest.raises(ValueError, match="1 to 70, all test inputs, are allowed"):

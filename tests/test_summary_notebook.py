@@ -4,6 +4,7 @@ The runs are executed once, in this process and at tiny size; a study is then a 
 """
 
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,13 @@ from stub_study import Bench
 from test_notebooks import write_original
 
 from lib import paths, runs, summary
+from lib.catalog import RUNTIMES
 from lib.report import typeset
 from lib.study import state
 
 SMALL = {"model": "fc", "train_images": 100}
+DIGITS = SMALL | {"data": "digits"}
+RUNTIME = {"model": "fc", "repeats": 2, "warmup": 1, "calibration_images": 20}
 FILE = {"source": "checkpoint-fc-d0.2-seed{seed}"}
 BLOCKS = [
     {"notebook": "checkpoint", "fixed": {"model": "fc", "density": 0.2, "checkpoint": "CHECKPOINT"}},
@@ -30,6 +34,28 @@ BLOCKS = [
     {"notebook": "timing", "fixed": {"model": "fc", "density": 0.5, "test_images": 20, "batch": 20, "repeats": 2}},
     {"notebook": "trace", "fixed": FILE | {"model": "fc", "batch": 16}},
     {"notebook": "multishot", "fixed": SMALL | {"pruner": "snip", "density": 0.1, "epochs": 1, "levels": 2}},
+    {
+        "notebook": "runtime",
+        "fixed": RUNTIME | {"sources": ["checkpoint-*", "accuracy-*"], "latency_batches": [1, 8]},
+    },
+    {"notebook": "runtime", "fixed": RUNTIME | {"density": 0.1, "structured_rate": 0.0, "latency_batches": [4]}},
+    {"notebook": "repeated", "fixed": DIGITS | {"epochs": 1, "iterations": 2, "timed_passes": 0}},
+    {
+        "notebook": "timing",
+        "fixed": {
+            "model": "fc",
+            "density": 0.25,
+            "sources": ["repeated-*"],
+            "test_images": 20,
+            "batch": 10,
+            "repeats": 2,
+        },
+    },
+    {
+        "notebook": "structured",
+        "fixed": SMALL | {"pre_epochs": 1, "tune_epochs": 0, "rates": [0.5], "latency_batches": [2], "repeats": 2},
+    },
+    {"notebook": "sensitivity", "fixed": DIGITS | {"epochs": 1, "test_images": 50}},
     {"notebook": "amp", "fixed": SMALL | {"epochs": 2, "densities": [0.5, 0.1]}},
 ]
 # the runs of a study, by how their names begin -> what its report shows beside the settings
@@ -46,6 +72,11 @@ STUDIES = {
     },
     ("amp",): {"tbl-amp", "fig-amp"},
     ("trace",): {"fig-trace", "tbl-windows", "tbl-operators"},
+    ("checkpoint", "runtime-fc-seed1"): {"tbl-checkpoints", "tbl-sizes", "tbl-runtimes", "fig-runtimes"},
+    ("runtime-fc-d0.1",): {"tbl-sizes", "tbl-runtimes", "fig-runtimes"},
+    ("runtime",): {f"{name}{end}" for name in ("tbl-sizes", "tbl-runtimes", "fig-runtimes") for end in ("", "-2")},
+    ("repeated", "timing-fc-d0.25"): {"tbl-time-permanent-1", "tbl-time-masked-forward-1"},
+    ("checkpoint", "repeated", "sensitivity", "structured"): {"tbl-checkpoints"},
     ("timing-fc-d0.5",): {"tbl-time-permanent-1", "tbl-time-masked-forward-1"},
     ("accuracy", "checkpoint", "timing-fc-seed1"): {
         "tbl-accuracy", "fig-curves-1", "tbl-checkpoints", "tbl-top1-1", "tbl-macs-1", "fig-compression-1",
@@ -58,6 +89,7 @@ HEADINGS = {
     "methods-by-layer": {"Where each method keeps its weights"},
     "checkpoint": {"Networks from files"},
     "timing": {"Time on the clock"},
+    "runtime": {"What is left on disk, and in a runtime"},
     "multishot": {"In many shots"},
     "trace": {"One inference step under the profiler"},
     "layers": {"Weights of the pruned network"},
@@ -94,7 +126,7 @@ def test_a_report_has_the_sections_of_its_study_and_no_others(whole, begins, tmp
     planned, book = report(whole, *begins)
     shown = words(book)
     assert labels(book) == STUDIES[begins] | {"tbl-settings"}
-    wanted = set().union(*(HEADINGS[part] for part in summary.parts(planned)))
+    wanted = set().union(*(HEADINGS.get(part, set()) for part in summary.parts(planned)))
     found = set(re.findall("^## (.*)$", shown, re.MULTILINE))
     assert found - {"Conclusions"} == wanted | {"Settings", "References"}
     assert f"{len(planned['runs'])} of {len(planned['runs'])} runs finished" in shown
@@ -147,6 +179,59 @@ def test_timed_networks_that_are_gone_are_named(whole):
 
 def shown(name: str) -> pd.DataFrame:
     return pd.read_csv(paths.FIGURES / "s" / f"{name}.csv", dtype=str)
+
+
+def test_networks_in_a_runtime_have_the_names_of_the_report(whole):
+    _, book = report(whole, "accuracy", "checkpoint", "runtime-fc-seed1")
+    measured = pd.read_csv(paths.RUNS / "s" / "runtime-fc-seed1" / "runtimes.csv")
+    weights = measured[measured["runtime"] == RUNTIMES[0]]
+    for name in ("tbl-sizes", "tbl-runtimes"):
+        assert shown(name)["network"].tolist() == ["SynFlow (checkpoint) at density 20 %", "Mag at density 10 %"]
+    assert shown("tbl-sizes")["bit mask (MB)"].astype(float).tolist() == pytest.approx(weights["bitmask_mb"], abs=1e-3)
+    assert "s/" not in " ".join(shown("tbl-sizes")["network"])
+    assert "When the runtime run began, no other run" in words(book)
+    report(whole, "runtime-fc-seed1")
+    assert shown("tbl-sizes")["network"].tolist()[0] == "checkpoint-fc-d0.2-seed1", "it is no run of the study any more"
+
+
+def test_what_a_runtime_gains_is_concluded(whole):
+    _, book = report(whole, "runtime-fc-d0.1")
+    assert shown("tbl-sizes")["network"].tolist() == ["unpruned", "unstructured 0.1"]
+    found = words(book).partition("## Conclusions")[2]
+    assert "- Unstructured-pruned, Digits / FC is" in found
+    assert "times smaller as bit mask and values, and in ONNX Runtime" in found
+
+
+def test_a_runtime_that_lacks_a_network_says_so(whole):
+    made = next(run for run in whole["runs"] if run["id"] == "runtime-fc-d0.1-seed1")
+    folder = paths.RUNS / "s" / "runtime-lacking"
+    shutil.copytree(paths.RUNS / "s" / made["id"], folder)
+    rows, passes = (pd.read_csv(folder / f"{name}.csv") for name in ("runtimes", "latencies"))
+    gone = (rows["network"] != "unpruned") & (rows["runtime"] == RUNTIMES[2])
+    rows.loc[gone, ["top1_pct", "disk_mb", "compressed_mb", "max_abs_logit_difference", "max_abs_logit"]] = np.nan
+    rows["note"] = np.where(gone, "op not supported: Nothing", "")
+    rows.to_csv(folder / "runtimes.csv", index=False)
+    lacking = (passes["network"] != "unpruned") & (passes["runtime"] == RUNTIMES[2])
+    passes[~lacking].to_csv(folder / "latencies.csv", index=False)
+    state.save(whole | {"runs": [made | {"id": "runtime-lacking"}]})
+    book = execute("summary", {"study": "s"})
+    assert "Not in ONNX Runtime int8: unstructured 0.1 (op not supported: Nothing)." in words(book)
+    assert {"tbl-sizes", "tbl-runtimes", "fig-runtimes"} <= labels(book)
+    assert pd.isna(shown("tbl-sizes").set_index("network").loc["unstructured 0.1", "int8 (MB)"])
+    state.save(
+        whole | {"runs": [made | {"id": "runtime-waiting"}, *(r for r in whole["runs"] if r["id"][:3] == "amp")]}
+    )
+    missing = "**Missing:** the study has no finished run of the notebook `runtime`"
+    assert missing in words(execute("summary", {"study": "s"}))
+
+
+def test_networks_pruned_again_and_again_are_timed_and_have_no_section(whole):
+    _, book = report(whole, "accuracy", "checkpoint", "repeated", "sensitivity", "structured", "timing-fc-d0.25")
+    said = "This report has no section for the runs of the notebooks `repeated`, `sensitivity`, `structured`."
+    assert said in words(book)
+    row = shown("tbl-time-permanent-1").iloc[0]
+    assert "±" in row["Mag (repeated)"]
+    assert float(row["density (%)"]) == pytest.approx(100 * 0.67**2, abs=0.1)
 
 
 def test_a_network_from_a_file_is_timed_and_tabled_under_its_method(whole):

@@ -3,6 +3,8 @@
 `rows` is the runtimes.csv of a run, a row a network and runtime; `timed` its latencies.csv, a row a timed pass.
 """
 
+import re
+
 import pandas as pd
 
 from lib.catalog import RUNTIMES, UNPRUNED
@@ -19,6 +21,7 @@ TECHNIQUES = {
     "int8": ("int8", "its float32 form"),
     "runtime": ("", "PyTorch"),
 }
+SAVING = [technique for technique in TECHNIQUES if technique != "runtime"]  # changes what is stored
 QUANTILES = {"q1_s": 0.25, "median_s": 0.5, "q3_s": 0.75, "q95_s": 0.95}
 
 
@@ -37,6 +40,7 @@ def table(rows: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
         "top-1 (%)": _said(rows["top1_pct"], ".2f"),
         "file (MB)": _said(rows["disk_mb"], ".3f"),
         "compressed (MB)": _said(rows["compressed_mb"], ".3f"),
+        "bit mask (MB)": _said(rows["bitmask_mb"], ".3f"),
         "largest difference of logits": _said(rows["max_abs_logit_difference"].where(rows["runtime"] != TORCH), ".1e"),
     })  # fmt: skip
     spread = quantiles(timed).set_index(["batch", "network", "runtime"])
@@ -46,6 +50,41 @@ def table(rows: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
     if _notes(rows).any():
         lines["note"] = _notes(rows)
     return lines.set_index(pd.MultiIndex.from_arrays([rows["network"].map(short), rows["runtime"]]))
+
+
+def sizes(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line a network: the share it keeps, its weights in three forms and its ONNX files in MB, its accuracies.
+
+    `times smaller` is the first unpruned network's weights as they are over this one's bit mask and values.
+    """
+    torch, float32, int8 = (rows[rows["runtime"] == runtime].set_index("network") for runtime in RUNTIMES)
+    whole = torch.loc[torch["pruning"] == UNPRUNED, "disk_mb"]
+    lines = pd.DataFrame({
+        "kept (%)": (100 * torch["density"]).map("{:.3g}".format),
+        "zeros (MB)": _said(torch["disk_mb"], ".3f"),
+        "zstd (MB)": _said(torch["compressed_mb"], ".3f"),
+        "bit mask (MB)": _said(torch["bitmask_mb"], ".3f"),
+        **({"times smaller": _said(whole.iloc[0] / torch["bitmask_mb"], ".2f")} if len(whole) else {}),
+        "ONNX (MB)": _said(float32["disk_mb"], ".3f"),
+        "int8 (MB)": _said(int8["disk_mb"], ".3f"),
+        "top-1 (%)": _said(torch["top1_pct"], ".2f"),
+        "int8 top-1 (%)": _said(int8["top1_pct"], ".2f"),
+    })  # fmt: skip
+    return lines.rename(index=short)
+
+
+def times(rows: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
+    """A line a network, a column a batch size and runtime: milliseconds of a pass, the median."""
+    medians = quantiles(timed).set_index(["network", "runtime", "batch"])["median_s"]
+    names = list(dict.fromkeys(rows["network"]))
+    columns = {
+        f"{runtime}, {batch}": [
+            _milliseconds(medians[key]) if (key := (name, runtime, batch)) in medians else None for name in names
+        ]
+        for batch in batches(timed)
+        for runtime in RUNTIMES
+    }
+    return pd.DataFrame(columns, index=pd.Index(map(short, names), name="network"))
 
 
 def ratios(rows: pd.DataFrame, timed: pd.DataFrame) -> pd.DataFrame:
@@ -77,14 +116,33 @@ def pairs(rows: pd.DataFrame) -> list[tuple[str, tuple, tuple]]:
 
 def sentences(rows: pd.DataFrame, timed: pd.DataFrame) -> list[str]:
     """What the runtimes make of the networks of one run."""
-    found = ratios(rows, timed)
-    said = [agreement(rows)]
+    return [*on_the_clock(rows, timed), *on_disk(rows), *missing(rows)]
+
+
+def on_the_clock(rows: pd.DataFrame, timed: pd.DataFrame) -> list[str]:
+    """Whether the runtimes compute what PyTorch does, and which technique pays in which of them."""
+    found, said = ratios(rows, timed), [agreement(rows)]
     for technique in TECHNIQUES:
         for runtime in RUNTIMES:
             own = found[(found["technique"] == technique) & (found["runtime"] == runtime)]
             said.append(use(own) if len(own) else None)
-        said.append(size(rows, technique) if technique != "runtime" else None)
-    return [sentence for sentence in [*said, accuracy(rows), *missing(rows)] if sentence]
+    return [sentence for sentence in said if sentence]
+
+
+def on_disk(rows: pd.DataFrame) -> list[str]:
+    """What each technique saves in a file, and what int8 costs in accuracy."""
+    said = [packed(rows), *(size(rows, technique) for technique in SAVING), accuracy(rows)]
+    return [sentence for sentence in said if sentence]
+
+
+def concluded(rows: pd.DataFrame, timed: pd.DataFrame, task: str) -> list[str]:
+    """In a sentence what unstructured pruning of `task` is worth on disk, and on the clock of ONNX Runtime."""
+    found, files = ratios(rows, timed), _packed(rows)
+    own = found[(found["technique"] == "unstructured") & (found["runtime"] == FLOAT32)]
+    if own.empty:
+        return []
+    times = " and ".join(_speed(part, batch) for batch, part in own.groupby("batch"))
+    return [f"Unstructured-pruned, {task} is {_smaller(files)} as bit mask and values, and in {FLOAT32} {times}."]
 
 
 def use(found: pd.DataFrame) -> str:
@@ -111,7 +169,22 @@ def size(rows: pd.DataFrame, technique: str) -> str | None:
     if not found:
         return None
     plain, compressed = pd.DataFrame(found)["disk_mb"], pd.DataFrame(found)["compressed_mb"]
-    return f"The ONNX file is {_smaller(plain)} as it is, and {_smaller(compressed)} when both are compressed."
+    how = f"With {TECHNIQUES[technique][0]} the ONNX file"
+    return f"{how} is {_smaller(plain)} as it is, and {_smaller(compressed)} when both are compressed."
+
+
+def packed(rows: pd.DataFrame) -> str | None:
+    """What a bit mask and the values that are kept weigh, against the unpruned weights and against zeros with zstd."""
+    ratio = _packed(rows)
+    if ratio.empty:
+        return None
+    sparse = rows[(rows["runtime"] == TORCH) & (rows["pruning"] == "unstructured")]
+    zeros = sparse["compressed_mb"] / sparse["bitmask_mb"]
+    return (
+        f"Compared with the file of the unpruned network, a bit mask and the values that are kept are "
+        f"{_smaller(ratio)} ({_count(len(ratio), 'network')}); "
+        f"compared with zeros that are compressed, {_smaller(zeros)}."
+    )
 
 
 def agreement(rows: pd.DataFrame) -> str | None:
@@ -141,6 +214,12 @@ def accuracy(rows: pd.DataFrame) -> str | None:
     return f"With int8 the top-1 accuracy changes by {span} points ({_count(len(change), 'network')})."
 
 
+def remarks(rows: pd.DataFrame) -> list[str]:
+    """What was noted of networks that a runtime does have, once for each runtime."""
+    noted = rows.assign(note=_notes(rows))[rows["top1_pct"].notna() & (_notes(rows) != "")]
+    return [f"{runtime}: {note}." for runtime, note in dict.fromkeys(zip(noted["runtime"], noted["note"], strict=True))]
+
+
 def missing(rows: pd.DataFrame) -> list[str]:
     """A sentence for each network that a runtime does not have, with the reason."""
     gone = rows[rows["top1_pct"].isna()]
@@ -153,8 +232,8 @@ def batches(timed: pd.DataFrame) -> list[int]:
 
 
 def short(network: str) -> str:
-    """A network's name without its study."""
-    return network.rpartition("/")[2]
+    """A network's name without its study; one such as `SNIP (source s/dense) at ratio 10` has none before it."""
+    return re.sub(r"^[^/ ]+/", "", network)
 
 
 def _speed(own: pd.DataFrame, batch: int) -> str:
@@ -171,11 +250,21 @@ def _partly(name: str, gains: pd.DataFrame) -> str:
     return f"uses {name} {' and '.join(where)}, and not otherwise"
 
 
+def _packed(rows: pd.DataFrame) -> pd.Series:
+    """The first unpruned network's weights over the bit mask and values of each unstructured one; none without both."""
+    torch = rows[rows["runtime"] == TORCH]
+    whole = torch.loc[torch["pruning"] == UNPRUNED, "disk_mb"]
+    sparse = torch.loc[torch["pruning"] == "unstructured", "bitmask_mb"]
+    return whole.iloc[0] / sparse if len(whole) else sparse[:0]
+
+
 def _smaller(ratio: pd.Series) -> str:
+    """`as large`, `2.00 to 3.10 times smaller`, `1.25 times larger`."""
     if ((ratio - 1).abs() <= SAME_SIZE).all():
         return "as large"
+    word, ratio = ("larger", 1 / ratio) if ratio.max() < 1 else ("smaller", ratio)
     low, high = f"{ratio.min():.2f}", f"{ratio.max():.2f}"
-    return f"{low if low == high else f'{low} to {high}'} times smaller"
+    return f"{low if low == high else f'{low} to {high}'} times {word}"
 
 
 def _said(values: pd.Series, spec: str) -> pd.Series:
@@ -189,9 +278,15 @@ def _notes(rows: pd.DataFrame) -> pd.Series:
 
 def _clock(row: pd.Series) -> str:
     """Median and quartiles in milliseconds, with three significant digits of the median."""
-    decimals = next((d for d, least in ((0, 0.1), (1, 0.01), (2, 0.001)) if row["median_s"] >= least), 3)
-    median, q1, q3 = (f"{1000 * row[name]:.{decimals}f}" for name in ("median_s", "q1_s", "q3_s"))
+    median, q1, q3 = (_milliseconds(row[name], row["median_s"]) for name in ("median_s", "q1_s", "q3_s"))
     return f"{median} ({q1}–{q3})"
+
+
+def _milliseconds(seconds: float, like: float | None = None) -> str:
+    """With the decimals of three significant digits of `like`, the time itself where that is None."""
+    shown = seconds if like is None else like
+    decimals = next((d for d, least in ((0, 0.1), (1, 0.01), (2, 0.001)) if shown >= least), 3)
+    return f"{1000 * seconds:.{decimals}f}"
 
 
 def _count(number: int, noun: str) -> str:

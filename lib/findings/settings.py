@@ -231,9 +231,9 @@ def gaps(book) -> pd.DataFrame:
 
 
 def timing_conditions(row: pd.Series) -> str:
-    """How alone the timing run was."""
+    """How alone a run that measured times was."""
     return (
-        f"When the timing run began, {row['neighbours'] or 'no'} other run of the study was under way and "
+        f"When the {row['notebook']} run began, {row['neighbours'] or 'no'} other run of the study was under way and "
         f"{row['cpu_busy_pct']:.0f} % of the processor was busy; it computed with {row['threads']} "
         f"thread{'s' if row['threads'] > 1 else ''} on {row['device']}."
     )

@@ -36,7 +36,8 @@ def measured(
     structured), `density` (what is kept of the prunable weights of `model`, in (0, 1]), `runtime`, `top1_pct` over the
     test set, `disk_mb` and `compressed_mb` of the file (10^6 bytes; zstd), `max_abs_logit_difference` from PyTorch's
     logits of the test set and `max_abs_logit` of these, `made_s` (seconds of the export, or of the quantisation),
-    `note`. Where a runtime cannot have the network, the note says why and the rest is None.
+    `note`; PyTorch's row alone has `bitmask_mb`, of its weights as bit mask and values (see `lib.formats`). Where a
+    runtime cannot have the network, the note says why and the rest is None.
     """
     fresh = models.build(model, data.shape, data.classes)
     folder.mkdir(exist_ok=True)
@@ -74,25 +75,36 @@ def latencies(
 ) -> list[dict]:
     """Times of single passes of the first test inputs: rows `network`, `runtime`, `batch`, `repeat`, `seconds`.
 
-    All networks and runtimes take turns, see `lib.timing.latencies`. ValueError for an impossible number.
+    All networks and runtimes take turns, see `lib.timing.latencies`; each comes after another of its runtime, so that
+    none bears the change of runtimes alone. ValueError for an impossible number.
     """
     if not batches or not all(1 <= batch <= len(data.test_x) for batch in batches):
         raise ValueError(f"latency_batches are {batches}: 1 to {len(data.test_x)}, all test inputs, are allowed")
-    turns = {label: f for label, f in functions.items() if label[1] == TORCH}
+    torch_s, others = ({k: f for k, f in functions.items() if (k[1] == TORCH) is own} for own in (True, False))
+    turns = _after_another("torch", torch_s)
     # torch's threads wait actively for some milliseconds after a pass; these would be in the way of ONNX Runtime's
-    turns |= {"rest": lambda _: time.sleep(REST_S)} if turns else {}
-    turns |= {label: f for label, f in functions.items() if label[1] != TORCH}
+    turns |= {"rest": lambda _: time.sleep(REST_S)} | _after_another("onnx", others)
     inputs = {batch: normalise(data, data.test_x[:batch]) for batch in batches}
-    timed = [row for row in timing.latencies(turns, inputs, repeats=repeats, warmup=warmup) if row["network"] != "rest"]
+    timed = timing.latencies(turns, inputs, repeats=repeats, warmup=warmup)
+    timed = [row for row in timed if row["network"] in functions]
     return [row | {"network": row["network"][0], "runtime": row["network"][1]} for row in timed]
+
+
+def _after_another(name: str, functions: Functions) -> dict:
+    """`functions`, and before them a pass of their last one that does not count: the first one's turn is as warm.
+
+    Without it the first network, mostly the unpruned one, took twice the time of the others at batch 1.
+    """
+    return {f"before {name}": list(functions.values())[-1], **functions} if functions else {}
 
 
 def _in_every_runtime(network: nn.Module, masks: Masks, data: Dataset, stem: Path, batches: list):
     """Yield (runtime, row, function or None)."""
     reference = logits(network, data)
-    path = stem.with_name(f"{stem.name}.safetensors")
+    path, bitmask = (stem.with_name(f"{stem.name}{end}.safetensors") for end in ("", "-bitmask"))
     formats.save_as("dense", path, network, masks)
-    yield TORCH, _row(path, reference, reference, data) | {"made_s": None, "note": ""}, network
+    packed = {"bitmask_mb": formats.save_as("bitmask", bitmask, network, masks) / 1e6}
+    yield TORCH, _row(path, reference, reference, data) | packed | {"made_s": None, "note": ""}, network
     float32, int8 = (stem.with_name(f"{stem.name}{end}.onnx") for end in ("", "-int8"))
     note = NARROW if narrow() else ""
     yield FLOAT32, *_tried(float32, lambda: export(network, data.shape, float32), "", reference, data)
