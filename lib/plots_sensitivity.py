@@ -13,12 +13,12 @@ def layers(rows: pd.DataFrame, whole: float | None = None) -> Figure:
     """A panel a kind (`weights`, `channels`, `neurons`), a line a layer, from dark (first) to bright (last).
 
     `rows` is sensitivity.csv of one run; the whole network, of which `whole` is the accuracy where `rows` leave it out,
-    is a dashed line. Up to eight layers are named.
+    is a dashed line. Up to eight layers are named, below the panel.
     """
     whole = rows.loc[rows["layer"].fillna("") == "", "top1_pct"].iloc[0] if whole is None else whole
     rows = rows[rows["layer"].fillna("") != ""]
     kinds = list(dict.fromkeys(rows["kind"]))
-    figure, axes = plt.subplots(1, len(kinds), figsize=(WIDTH, 3.0), sharey=True, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(kinds), figsize=(WIDTH, 3.4), sharey=True, squeeze=False, layout="constrained")
     for ax, kind in zip(axes[0], kinds, strict=True):
         part = rows[rows["kind"] == kind]
         names = list(dict.fromkeys(part["layer"]))
@@ -28,7 +28,8 @@ def layers(rows: pd.DataFrame, whole: float | None = None) -> Figure:
             ax.plot(line["sparsity_pct"], line["top1_pct"], color=colour, marker=".", ms=4, lw=1.1)
         ax.axhline(whole, ls="--", lw=1, color="#555555")
         ax.set(title=kind, xlabel="sparsity of that layer (%)")
-        ax.legend(handles=_handles(names, colours), fontsize=6, loc="lower left")
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncols": 2, "fontsize": 7}
+        ax.legend(handles=_handles(names, colours), **below)
     axes[0, 0].set_ylabel("top-1 accuracy (%)")
     return figure
 

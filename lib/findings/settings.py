@@ -8,7 +8,7 @@ import pandas as pd
 from lib import catalog, parameters, tables
 
 # Parameters of a notebook that stand elsewhere in the report: with its tables, or as seeds.
-TOLD = ("data", "model", "densities", "seed", "run_dir")
+TOLD = ("data", "model", "densities", "seed", "source", "run_dir")
 
 
 def settings(book: SimpleNamespace) -> pd.DataFrame:
@@ -53,7 +53,7 @@ def _training(book) -> list:
         before = {tables.before_pruning(frame, run) for _, run in pruned.iterrows()}
         said.append(
             f"epochs before pruning {' or '.join(sorted(before, key=_by_length)) or 0}, "
-            f"after {' or '.join(_values(pruned['epochs']))}, "
+            f"after {' or '.join(_values(pruned['epochs'])) or 'none'}, "
             f"dense {' or '.join(_values(frame.loc[frame['pruner'] == 'dense', 'epochs'])) or 'none'}"
         )
         rows.append((f"Training: {task}", ", ".join(said)))
