@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+from test_train import tiny
 from torch.nn.utils import prune
 
-from lib import masks, models, parametrised, pruners
+from lib import masks, models, parametrised, pruners, storage, train
 
 
 def parameters(model):
@@ -67,3 +68,31 @@ def test_strange_masks_are_refused():
     prune.custom_from_mask(model.layers[0], "weight", torch.full((8, 16), 0.5))
     with pytest.raises(ValueError, match=r"layers\.0\.weight_mask is not of zeros and ones"):
         parametrised.from_torch(model)
+
+
+@pytest.mark.parametrize("name", ["mlp-2x16", "resnet8"])
+def test_copies_and_files_work_before_between_and_after_three_rounds(name, tmp_path):
+    """Of a network that is trained and pruned in turns, and of the same in torch's form."""
+    data, model = tiny(augmented=False), models.build(name, (3, 8, 8), 10, seed=1)
+    x, kept = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)), masks.full(model)
+    for stage in range(4):
+        if stage:
+            train.train(model, data, epochs=1, batch=20, masks=kept, seed=stage)
+            kept = pruners.prune(model, "mag", 0.6**stage, [])
+            masks.apply_masks_(model, kept)
+        storage.save_weights(tmp_path / "weights.safetensors", model)
+        storage.save_masks(tmp_path / "masks.safetensors", kept)
+        read = models.build(name, (3, 8, 8), 10, seed=2)
+        storage.load_weights(tmp_path / "weights.safetensors", read)
+        loaded = storage.load_masks(tmp_path / "masks.safetensors", torch.device("cpu"))
+        assert all(torch.equal(loaded[key], mask) for key, mask in kept.items())
+        theirs = copy.deepcopy(model)
+        parametrised.to_torch_(theirs, loaded)
+        torch.save(theirs.state_dict(), tmp_path / "theirs.pt")
+        parametrised.to_torch_(again := models.build(name, (3, 8, 8), 10, seed=3), loaded)
+        again.load_state_dict(torch.load(tmp_path / "theirs.pt", weights_only=True))
+        with torch.no_grad():
+            for one in (copy.deepcopy(model), read, theirs, again):
+                assert torch.equal(one.eval()(x), model.eval()(x)), stage
+        back = parametrised.remove_(again)
+        assert all(torch.equal(back[key], mask) for key, mask in kept.items())
