@@ -104,7 +104,7 @@ def _named(name: str, parts: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _dense(tensor: Tensor, kept: Tensor) -> dict[str, Tensor]:
-    return {"values": tensor * kept}
+    return {"values": torch.where(kept, tensor, 0)}  # a product would leave -0, whose sign does not compress
 
 
 def _masked(tensor: Tensor, kept: Tensor) -> dict[str, Tensor]:

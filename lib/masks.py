@@ -109,6 +109,7 @@ def apply_masks_(model: nn.Module, masks: Masks) -> None:
     weights, factors = multipliers(model, masks)
     if weights:  # torch refuses empty lists
         torch._foreach_mul_(weights, factors)
+        torch._foreach_add_(weights, 0.0)  # -0 becomes 0: a random bit for each zero would cost a file its compression
 
 
 def masked_forward(model: nn.Module, masks: Masks) -> Callable[[Tensor], Tensor]:

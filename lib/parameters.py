@@ -66,6 +66,7 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     step: Annotated[float, Field(gt=0, lt=1)] = 0.33
     iterations: PositiveInt = 1
     latency_batches: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
+    scoring_images: PositiveInt = 10
     timed_passes: NonNegativeInt = 0
     structured_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5
     sparsities: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)] = [0.5]

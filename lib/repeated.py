@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lib import formats, pruners, sparsity
-from lib.data import Dataset, normalise, scoring_batches
-from lib.masks import Masks, apply_masks_, density_of, full, keep_top, prunable
+from lib.data import Dataset, scoring_batches
+from lib.masks import Masks, apply_masks_, collapsed, density_of, full, keep_top, prunable
 from lib.multishot import multishot
 from lib.storage import load_weights
 from lib.timing import latencies
@@ -42,7 +42,7 @@ def rounds(
     pruner: str,
     step: float,
     iterations: int,
-    scope: str,
+    scoring_images: int,
     also: Collection[str],
     seed: int,
     checkpoint: Path,
@@ -52,12 +52,12 @@ def rounds(
     """The networks of all iterations, from the dense one on, their masks, and the rows of all trainings.
 
     With `retrain` "rewind" each is trained from the initial weights of `network` (`lib.multishot`); with "none" all
-    have those of the folder `source`, a finished run, or of one training where there is none. `recipe`, `checkpoint`
-    and `follow` as for `lib.multishot.multishot`. ValueError for an impossible number.
+    have those of the folder `source`, a finished run, or of one training where there is none. `scoring_images` of each
+    class are what `pruner` scores on. `recipe`, `checkpoint` and `follow` as for `lib.multishot.multishot`. ValueError for an impossible number.
     """
     left = counts(sum(weight.numel() for weight in prunable(network, also).values()), step, iterations)
-    batches = scoring_batches(data, seed=seed)
-    chosen, history = {"scope": scope, "also": also, "seed": seed}, []
+    batches = scoring_batches(data, scoring_images, seed=seed)
+    chosen, history = {"also": also, "seed": seed}, []
     if retrain == "rewind":
         place = {"counts": left, "keep_networks": True, "checkpoint": checkpoint, "follow": follow}
         found = multishot(network, data, pruner, None, batches, **chosen, **place, **recipe)
@@ -78,7 +78,6 @@ def without_retraining(
     batches: pruners.Batches,
     left: Sequence[int],
     *,
-    scope: str = "global",
     also: Collection[str] = (),
     seed: int = 0,
 ) -> Networks:
@@ -92,7 +91,7 @@ def without_retraining(
     for keep in left:
         kept = found[-1][1]
         scores = pruners.scored(network, pruner, batches, kept, generator)
-        found.append((state, keep_top(scores, keep=keep, scope=scope, within=kept)))
+        found.append((state, keep_top(scores, keep=keep, within=kept)))
     return found
 
 
@@ -115,10 +114,13 @@ def built(network: nn.Module, networks: Networks) -> list[nn.Module]:
 
 
 def iterations(models: list[nn.Module], masks: list[Masks], data: Dataset, batch: int = 256) -> list[dict]:
-    """One row a network: `iteration`, `sparsity_pct` of what was pruned and of the whole model, weights, `top1_pct`."""
+    """One row a network: `iteration`, `sparsity_pct` of what was pruned and of the whole model, weights, `top1_pct`.
+
+    `collapsed_layers` are the names of layers without a weight; `connected` says whether a path is left.
+    """
     rows = []
     for number, (model, kept) in enumerate(zip(models, masks, strict=True)):
-        score = evaluate(model, data, batch=batch)
+        score, collapse = evaluate(model, data, batch=batch), collapsed(model, kept, data.shape)
         rows.append({
             "iteration": number,
             "sparsity_pct": 100 * (1 - density_of(kept)),
@@ -128,6 +130,8 @@ def iterations(models: list[nn.Module], masks: list[Masks], data: Dataset, batch
             "parameters": sum(p.numel() for p in model.parameters()),
             "top1_pct": score["top1_pct"],
             "test_loss": score["loss"],
+            "collapsed_layers": " ".join(collapse["layers"]),
+            "connected": collapse["connected"],
         })  # fmt: skip
     return rows
 
@@ -135,8 +139,8 @@ def iterations(models: list[nn.Module], masks: list[Masks], data: Dataset, batch
 def files(models: list[nn.Module], masks: list[Masks], folder: Path) -> list[dict]:
     """Bytes of each network in every form of `lib.formats`, plain and compressed, as written to `folder` and removed.
 
-    Rows `iteration`, `form`, `compressed`, `bytes`, `loads`: whether a fresh network that reads the file has the same
-    weights, bit for bit.
+    Rows `iteration`, `form`, `compressed`, `bytes`, `loads`: whether a network that reads the file, and had nothing but
+    not-a-number before, is the same, bit for bit.
     """
     rows = []
     for number, (model, kept) in enumerate(zip(models, masks, strict=True)):
@@ -145,8 +149,8 @@ def files(models: list[nn.Module], masks: list[Masks], folder: Path) -> list[dic
                 path = folder / f"{form}.safetensors{formats.SUFFIX if compressed else ''}"
                 size = formats.save_as(form, path, model, kept)
                 fresh = copy.deepcopy(model)
-                for parameter in fresh.parameters():
-                    nn.init.constant_(parameter, torch.nan)
+                for tensor in fresh.state_dict().values():
+                    tensor.fill_(torch.nan if tensor.is_floating_point() else -1)
                 formats.load_from(path, fresh)
                 same = all(torch.equal(t, model.state_dict()[n]) for n, t in fresh.state_dict().items())
                 path.unlink()
@@ -154,9 +158,8 @@ def files(models: list[nn.Module], masks: list[Masks], folder: Path) -> list[dic
     return rows
 
 
-def times(models: list[nn.Module], data: Dataset, batches: Sequence[int], *, repeats: int, warmup: int) -> list[dict]:
-    """`lib.timing.latencies` of all networks, called by their iteration, on the first test images; [] for 0 repeats."""
+def times(models: list[nn.Module], inputs: dict[int, Tensor], *, repeats: int, warmup: int) -> list[dict]:
+    """`lib.timing.latencies` of all networks, called by their iteration; [] for 0 repeats."""
     if not repeats:
         return []
-    inputs = {size: normalise(data, data.test_x[:size]) for size in batches}
     return latencies(dict(enumerate(models)), inputs, repeats=repeats, warmup=warmup)

@@ -50,18 +50,25 @@ def sensitivity(
             rows.append(_row(layer, UNSTRUCTURED, sparsity, gone, evaluate(one, data, batch=batch)))
     for structure in [s for s in UNITS if s in structures(model, data.shape)]:
         for group in groups(model, data.shape, structure):
-            rows += _structured(model, data, structure, group.layers, sparsities, batch)
+            rows += _structured(model, data, structure, group.layers, len(group.scores), sparsities, batch)
     return rows
 
 
 def _structured(
-    model: nn.Module, data: Dataset, structure: str, layers: list[str], sparsities: Collection[float], batch: int
+    model: nn.Module,
+    data: Dataset,
+    structure: str,
+    layers: list[str],
+    units: int,
+    sparsities: Collection[float],
+    batch: int,
 ) -> list[dict]:
-    """The rows of one group of layers, under the name of its first and how many more there are."""
+    """The rows of one group of layers of so many units, under the name of its first and how many more there are."""
     name = layers[0] + (f" and {len(layers) - 1} more" if len(layers) > 1 else "")
     rows = []
     for sparsity in sparsities:
-        masked, _, counts = remove(model, data.shape, structure, sparsity, only=layers[:1])
+        rate = min(sparsity, 1 - 1 / units)  # one unit stays, however narrow the layer
+        masked, _, counts = remove(model, data.shape, structure, rate, only=layers[:1])
         gone = 100 * (1 - counts[0]["after"] / counts[0]["before"])
         rows.append(_row(name, structure, sparsity, gone, evaluate(masked, data, batch=batch)))
     return rows

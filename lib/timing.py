@@ -1,7 +1,7 @@
 """Inference times that can be compared: the networks take turns, so a busy moment hits all of them alike."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,14 @@ def inference(
     return rows
 
 
+def first_inputs(data: Dataset, batches: Collection[int]) -> dict[int, Tensor]:
+    """The first test inputs, normalised, for each batch size; ValueError where there are not as many."""
+    if not batches or not all(1 <= batch <= len(data.test_x) for batch in batches):
+        most = f"1 to {len(data.test_x)}, all test inputs, are allowed"
+        raise ValueError(f"latency_batches are {list(batches)}: {most}")
+    return {batch: normalise(data, data.test_x[:batch]) for batch in batches}
+
+
 @torch.inference_mode()
 def latencies(
     networks: dict[str, Callable[[Tensor], object]], inputs: dict[int, Tensor], *, repeats: int = 50, warmup: int = 5
@@ -61,8 +69,10 @@ def latencies(
 
     `inputs` has a batch for each batch size, on the device and normalised. In each of `warmup` untimed and `repeats`
     timed rounds every network has one turn with every batch, in an order that shifts by one from round to round; a
-    turn ends when the device is synchronised. A network is a model, put in evaluation mode and left there, or any
-    function of a batch. ValueError for an impossible number.
+    turn ends when the device is synchronised. Before the first network's turn with a batch the last one has an untimed
+    one, so that each comes after another with this batch: the first would otherwise find the caches full of the larger
+    batch, and look slower than the others. A network is a model, put in evaluation mode and left there, or any function
+    of a batch. ValueError for an impossible number.
     """
     if not networks or not inputs or repeats < 1 or warmup < 0 or any(len(x) != n for n, x in inputs.items()):
         sizes = {n: len(x) for n, x in inputs.items()}
@@ -75,11 +85,13 @@ def latencies(
             network.eval()
     device = next(iter(inputs.values())).device
     settle(device)
-    turns, rows = [(name, batch) for batch in inputs for name in networks], []
+    before = object()  # no network's name
+    passes = {before: list(networks.values())[-1], **networks}
+    turns, rows = [(name, batch) for batch in inputs for name in passes], []
     for turn in range(warmup + repeats):
         for name, batch in _rotated(turns, turn):
-            seconds = _pass_s(networks[name], [inputs[batch]], device)
-            if turn >= warmup:
+            seconds = _pass_s(passes[name], [inputs[batch]], device)
+            if turn >= warmup and name is not before:
                 rows.append({"network": name, "batch": batch, "repeat": turn - warmup + 1, "seconds": seconds})
     return rows
 

@@ -7,7 +7,7 @@ import torch
 from test_train import tiny
 from torch.nn.utils import prune
 
-from lib import formats, models, repeated
+from lib import formats, models, repeated, timing
 
 
 def test_counts_are_those_of_the_mnist_network():
@@ -66,6 +66,6 @@ def test_rows_are_those_of_the_networks(dense, tmp_path):
 def test_networks_take_turns(dense):
     model, data = dense
     built = repeated.built(model, repeated.without_retraining(model, "mag", [], [100]))
-    rows = repeated.times(built, data, [1, 4], repeats=3, warmup=0)
+    rows = repeated.times(built, timing.first_inputs(data, [1, 4]), repeats=3, warmup=0)
     assert {(row["network"], row["batch"]) for row in rows} == {(n, b) for n in (0, 1) for b in (1, 4)}
     assert len(rows) == 12

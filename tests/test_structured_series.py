@@ -81,7 +81,7 @@ def test_texts(name, structures):
     data = texts()
     found = series.series(network(data, name), data, [], [0.5], epochs=1, batch=10)
     assert {row["structure"] for row in found["rows"]} == {"unpruned", *structures}
-    timed = timing.latencies(found["networks"], series.inputs(data, [1, 4]), repeats=2, warmup=0)
+    timed = timing.latencies(found["networks"], timing.first_inputs(data, [1, 4]), repeats=2, warmup=0)
     assert len(timed) == 2 * 2 * (1 + len(structures))
 
 
@@ -104,9 +104,9 @@ def test_impossible_series_are_refused_before_any_training(structures, rates, sa
 
 def test_more_inputs_than_there_are():
     data = tiny()
-    assert [x.shape for x in series.inputs(data, [1, 20]).values()] == [(1, 3, 8, 8), (20, 3, 8, 8)]
+    assert [x.shape for x in timing.first_inputs(data, [1, 20]).values()] == [(1, 3, 8, 8), (20, 3, 8, 8)]
     with pytest.raises(ValueError, match=r"^latency_batches are \[1, 21\]: at most 20"):
-        series.inputs(data, [1, 21])
+        timing.first_inputs(data, [1, 21])
 
 
 def test_a_pruned_source_is_refused(tmp_path):

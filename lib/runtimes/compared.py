@@ -78,13 +78,11 @@ def latencies(
     All networks and runtimes take turns, see `lib.timing.latencies`; each comes after another of its runtime, so that
     none bears the change of runtimes alone. ValueError for an impossible number.
     """
-    if not batches or not all(1 <= batch <= len(data.test_x) for batch in batches):
-        raise ValueError(f"latency_batches are {batches}: 1 to {len(data.test_x)}, all test inputs, are allowed")
+    inputs = timing.first_inputs(data, batches)
     torch_s, others = ({k: f for k, f in functions.items() if (k[1] == TORCH) is own} for own in (True, False))
     turns = _after_another("torch", torch_s)
     # torch's threads wait actively for some milliseconds after a pass; these would be in the way of ONNX Runtime's
     turns |= {"rest": lambda _: time.sleep(REST_S)} | _after_another("onnx", others)
-    inputs = {batch: normalise(data, data.test_x[:batch]) for batch in batches}
     timed = timing.latencies(turns, inputs, repeats=repeats, warmup=warmup)
     timed = [row for row in timed if row["network"] in functions]
     return [row | {"network": row["network"][0], "runtime": row["network"][1]} for row in timed]

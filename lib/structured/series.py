@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lib import flops, formats
 from lib.catalog import UNPRUNED
@@ -28,15 +28,6 @@ def load_unpruned_(folder: Path, model: nn.Module) -> None:
     _, masks = load_pruned(folder, model)
     if not all(bool(mask.all()) for mask in masks.values()):
         raise ValueError(f"source {folder.name} is pruned already: a run of pruner dense is allowed")
-
-
-def inputs(data: Dataset, batches: Collection[int]) -> dict[int, Tensor]:
-    """The first test inputs, normalised, for each batch size; ValueError where there are not as many."""
-    if max(batches) > len(data.test_x):
-        raise ValueError(
-            f"latency_batches are {list(batches)}: at most {len(data.test_x)}, all test inputs, are allowed"
-        )
-    return {n: normalise(data, data.test_x[:n]) for n in batches}
 
 
 def series(
