@@ -1,7 +1,8 @@
 """`python -m lib.feasible`: can these runs work at all? Asked before a study starts, where only torch can tell.
 
 The runs come as a JSON list of `{"id", "notebook", "parameters"}` on standard input. `data`, `model`, `train_images`,
-`test_images`, `batch`, `pruner`, `pretrained` and `checkpoint` mean in every notebook what they do in the workbench's.
+`test_images`, `batch`, `latency_batches`, `calibration_images`, `pruner`, `pretrained` and `checkpoint` mean in every
+notebook what they do in the workbench's.
 What many runs share is tried once. Nothing is written, but for data sets and pretrained weights that are downloaded.
 """
 
@@ -46,8 +47,10 @@ def check(notebook: str, values: dict) -> None:
     if "data" not in values or values.get("trace_file"):
         return
     name, batch = values["data"], values.get("batch", 0)
-    train, test = _counts(name, values.get("train_images", 0), PER_CLASS if _scores(values) else 0)
+    per_class = PER_CLASS if _scores(notebook, values) else 0
+    train, test, calibration = _counts(name, values.get("train_images", 0), per_class)
     _check_tests(notebook, values, test)
+    _check_calibration(values, calibration)
     if "model" not in values:
         return
     # batch norm may have nothing to divide by where a batch of the training has one image
@@ -59,9 +62,9 @@ def check(notebook: str, values: dict) -> None:
         _check_checkpoint(values["checkpoint"], values["model"], name, values.get("density"))
 
 
-def _scores(values: dict) -> bool:
-    """Whether a run draws scoring batches: for the pruners it names, or for examples in place of its sources."""
-    return bool({"pruner", "compared"} & set(values)) or values.get("sources") == []
+def _scores(notebook: str, values: dict) -> bool:
+    """Whether a run draws scoring batches: for the pruners it names, or for examples of `timing` without sources."""
+    return bool({"pruner", "compared"} & set(values)) or (notebook == "timing" and not values["sources"])
 
 
 @cache
@@ -74,8 +77,8 @@ def _shape(data: Dataset | Files) -> tuple[int, ...]:
 
 
 @cache
-def _counts(name: str, train_images: int, per_class: int) -> tuple[int, int]:
-    """How many training and test images a run takes of the data set.
+def _counts(name: str, train_images: int, per_class: int) -> tuple[int, int, range]:
+    """How many training and test images a run takes of the data set, and how many of the former can calibrate.
 
     ValueError where there are not so many, not `per_class` of each class to train with, or too many for the memory.
     """
@@ -94,7 +97,8 @@ def _counts(name: str, train_images: int, per_class: int) -> tuple[int, int]:
     used = sampling.subset(data, train_images, seed=0) if train_images else data
     if isinstance(data, Files):
         room.check_memory(data, train_images, device.choose())
-    return len(used.train_y), len(used.test_y)
+    most = sampling.most_balanced(used.train_y.bincount(minlength=data.classes).tolist())
+    return len(used.train_y), len(used.test_y), range(data.classes, most + 1)
 
 
 def _check_tests(notebook: str, values: dict, available: int) -> None:
@@ -106,6 +110,20 @@ def _check_tests(notebook: str, values: dict, available: int) -> None:
         raise ValueError(
             f"batch is {values['batch']} with the {available} test images of {values['data']}: 1 to {most} is allowed, "
             f"as a trace takes {TRACED} batches"
+        )
+    batches = values.get("latency_batches", []) if values.get("timed_passes", 1) else []  # 0 times nothing
+    if max(batches, default=0) > available:
+        raise ValueError(
+            f"latency_batches are {batches}: 1 to {available}, all test images of {values['data']}, are allowed"
+        )
+
+
+def _check_calibration(values: dict, allowed: range) -> None:
+    wanted = values.get("calibration_images")
+    if wanted is not None and wanted not in allowed:
+        raise ValueError(
+            f"calibration_images is {wanted}: {allowed[0]} to {allowed[-1]} is allowed for {values['data']}, as many "
+            f"of each class as of any other"
         )
 
 

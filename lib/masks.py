@@ -43,7 +43,7 @@ def prunable(model: nn.Module, also: Collection[str] = (), spare: Collection[str
     found = {}
     for name, module in model.named_modules():
         for part in _parts(module, also):
-            parameter, value = f"{name}.{part}", getattr(module, part)
+            parameter, value = f"{name}.{part}".removeprefix("."), getattr(module, part)  # a model may be one layer
             out = f"{name}." in spared or ("shortcuts" in spare and SHORTCUT.search(parameter))
             if value is not None and not out:
                 found[parameter] = value

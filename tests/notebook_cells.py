@@ -3,6 +3,7 @@
 import json
 from base64 import b64decode
 
+import matplotlib.pyplot as plt
 import pytest
 from IPython.core.display import DisplayObject
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -13,6 +14,7 @@ from lib.report import notebook as show
 from lib.report import parts
 
 
+@plt.rc_context()  # `show.setup` must not change what other tests draw
 def execute(name: str, parameters: dict, wanted: set[str] | None = None):
     """Run the notebook `name` with these parameters, and return it as if a kernel had run it, outputs and all.
 

@@ -2,6 +2,7 @@
 
 import warnings
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import torch
@@ -162,6 +163,7 @@ def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch, often):
     assert not list(tmp_path.iterdir())
 
 
+@plt.rc_context()  # `show.setup` must not change what other tests draw
 def execute(notebook: str, **parameters) -> dict:
     """The code cells of a notebook up to the end of its run, in this process; returns what they defined."""
     namespace: dict = {}

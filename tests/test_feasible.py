@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from stub_study import Bench
 
-from lib import catalog, feasible, models, parameters, paths, precision, pruners, timing, tracing
+from lib import catalog, feasible, models, parameters, paths, precision, pruners, quantise, timing, tracing
+from lib import data as datasets
 from lib.models import imagenet
 from lib.study import __main__ as command
 from lib.study import beforehand, execute, state
@@ -276,6 +277,26 @@ def test_a_network_of_ones_own_that_takes_them(here, tmp_path, monkeypatch):
             block("trace", batch=500),
             "batch is 500 with the 1000 test images of digits: 1 to 499 is allowed, as a trace",
         ),
+        (
+            block("structured", latency_batches=[1, 1001]),
+            "latency_batches are [1, 1001]: 1 to 1000, all test images of digits, are allowed",
+        ),
+        (block("repeated", data="digits", latency_batches=[1001]), "latency_batches are [1001]: 1 to 1000, all"),
+        (block("runtime", data="folder-few", latency_batches=[5]), "latency_batches are [5]: 1 to 4, all test images"),
+        (block("quantized", data="folder-few", latency_batches=[5]), "latency_batches are [5]: 1 to 4, all test"),
+        (
+            block("runtime", calibration_images=9),
+            "calibration_images is 9: 10 to 4000 is allowed for digits, as many of each class as of any other",
+        ),
+        (block("runtime", calibration_images=4001), "calibration_images is 4001: 10 to 4000 is allowed for digits"),
+        (
+            block("runtime", data="folder-few", latency_batches=[4], calibration_images=10),
+            "calibration_images is 10: 2 to 9 is allowed for folder-few",  # 5 of the 12 of class a, 4 of class b
+        ),
+        (
+            block("quantized", data="digits", train_images=55, calibration_images=56),
+            "calibration_images is 56: 10 to 55 is allowed for digits",
+        ),
         (block("accuracy", data="folder-none"), "no folder "),
     ],
 )
@@ -286,6 +307,18 @@ def test_too_few_images(here, capsys, wanted, message):
 def test_as_many_images_as_there_are(here):
     works(here, *(block("accuracy", data="digits", model="vgg11", train_images=n, seed=n) for n in (100, 4000)))
     works(here, block("timing", model="vgg11", test_images=1000), block("trace", model="vgg11", batch=499))
+    works(
+        here,
+        block("repeated", data="digits", model="mlp-1x16", latency_batches=[1000]),
+        block("repeated", data="digits", model="mlp-1x16", latency_batches=[1001], timed_passes=0, seed=2),
+        block("structured", model="mlp-1x16", latency_batches=[1, 1000]),
+        block("runtime", model="mlp-1x16", latency_batches=[1000], calibration_images=4000),
+        block("quantized", data="digits", model="mlp-1x16", train_images=55, calibration_images=55),
+    )
+    for count in (2, 9):
+        data = datasets.load("folder-few")
+        assert sum(len(y) for _, y in quantise.calibration_batches(data, count, seed=0)) == count
+        works(here, block("runtime", data="folder-few", model="fc", latency_batches=[4], calibration_images=count))
     dense = block("accuracy", data="digits", model="vgg11", train_images=100)
     works(here, dense, block("timing", model="vgg11", train_images=100, sources=["accuracy-*"]))
 
@@ -295,9 +328,10 @@ def test_who_draws_scoring_batches():
     for module, name in ((precision.compare, "amp"), (timing.examples, "timing")):
         assert "scoring_batches(" in inspect.getsource(module)
         drawing.add(name)
-    asked = {path.stem for path in paths.NOTEBOOKS.glob("*.ipynb") if feasible._scores(defaults(path.stem))}
+    asked = {path.stem for path in paths.NOTEBOOKS.glob("*.ipynb") if feasible._scores(path.stem, defaults(path.stem))}
     assert asked >= drawing
-    assert not feasible._scores(defaults("timing") | {"sources": ["study/run"]})
+    assert not asked & {"runtime", "structured", "quantized"}
+    assert not feasible._scores("timing", defaults("timing") | {"sources": ["study/run"]})
     assert inspect.signature(tracing.record).parameters["warmup"].default + 1 == feasible.TRACED
 
 
@@ -359,6 +393,9 @@ def test_what_is_not_asked_about_works(bench, monkeypatch):
     for images in (beforehand.DIGITS["train_images"][0], beforehand.DIGITS["train_images"][-1]):
         sure.append(block("accuracy", **FC, train_images=images, batch=64, seed=images))
     sure.append(block("timing", **FC, test_images=beforehand.DIGITS["test_images"][-1]))
+    for images in (beforehand.DIGITS["calibration_images"][0], beforehand.DIGITS["calibration_images"][-1]):
+        fixed = {"seed": images, "calibration_images": images, "train_images": beforehand.DIGITS["train_images"][0]}
+        sure.append(block("quantized", **FC, **fixed, latency_batches=[beforehand.DIGITS["test_images"][-1]]))
     sure.append(block("trace", **FC, batch=beforehand.TRACE["batch"][-1]))
     bench.write("s", *sure)
     unasked(monkeypatch)

@@ -60,4 +60,4 @@ def test_networks_of_finished_runs(three, tmp_path):
     assert (metrics["networks"], metrics["missing_rows"]) == (3, 0)
     files = {path.name for path in (tmp_path / "s" / "runtime" / "files").iterdir()}
     assert files == {f"{n}{end}" for n in ("dense", "sparse", "small-neurons-0.5") for end in
-                     (".safetensors", ".onnx", "-int8.onnx")}  # fmt: skip
+                     (".safetensors", "-bitmask.safetensors", ".onnx", "-int8.onnx")}  # fmt: skip

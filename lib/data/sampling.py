@@ -22,8 +22,7 @@ def subset(data: Data, train_images: int, seed: int) -> Data:
     available, counts = len(data.train_x), data.train_y.bincount(minlength=data.classes).tolist()
     if train_images == available:
         return data
-    least = min(counts)
-    most = data.classes * least + counts.index(least)  # classes before the smallest may give one more
+    most = most_balanced(counts)
     if not data.classes <= train_images <= most:
         raise ValueError(
             f"train_images is {train_images}: 0 (all) or {data.classes} to {most} is allowed for {data.name}"
@@ -50,6 +49,12 @@ def _fewer_tests(data: Files) -> Files:
 
 def _taken(values: Tensor | list, index: Tensor) -> Tensor | list:
     return values[index] if isinstance(values, Tensor) else [values[i] for i in index.tolist()]
+
+
+def most_balanced(counts: list[int]) -> int:
+    """How many examples can be drawn from `counts[c]` of each class c, as many of each, one more of the first ones."""
+    least = min(counts)
+    return len(counts) * least + counts.index(least)  # classes before the smallest may give one more
 
 
 def balanced(labels: Tensor, quotas: list[int], generator: torch.Generator) -> Tensor:
