@@ -11,6 +11,7 @@ import pytest
 import torch
 from test_train import tiny
 
+from lib import data as datasets
 from lib import masks, models, plots_sensitivity, sensitivity, train
 from lib.findings import sensitivity as findings
 
@@ -71,6 +72,14 @@ def test_impossible_numbers_are_refused(trained):
     with pytest.raises(ValueError, match="test_images is 99999: 0 .all. to"):
         sensitivity.fewer_tests(data, 99999)
     assert len(sensitivity.fewer_tests(data, 3).test_x) == 3
+    assert sensitivity.fewer_tests(data, 0) is data
+
+
+def test_fewer_test_images_are_of_every_class():
+    data = datasets.load("digits")  # class after class
+    few = sensitivity.fewer_tests(data, 50)
+    assert few.test_y.bincount().tolist() == [5] * 10
+    assert torch.equal(few.test_x, data.test_x[::20])
 
 
 ROWS = pd.DataFrame(
