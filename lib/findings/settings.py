@@ -94,7 +94,7 @@ def _text(name: str, run: pd.Series, default) -> str:
         return " and ".join(map(str, value)) or "none"
     if name == "train_images" and not value:
         return "all"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
 
 
 def _by_length(number: str) -> tuple[int, str]:
