@@ -27,7 +27,16 @@ def accuracy_against(tables: dict[str, pd.DataFrame]) -> Figure:
             if x is not None:
                 ax.plot(x, table["top1_pct"], label=name, **look)
                 ax.errorbar(x, table["top1_pct"], xerr=reach, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2)
-                ax.plot(x.iloc[0], table["top1_pct"].iloc[0], marker=marker, ms=5, color=colour, mfc="white")
+                ax.plot(
+                    x.iloc[0],
+                    table["top1_pct"].iloc[0],
+                    marker=marker,
+                    ms=5,
+                    color=colour,
+                    mfc="white",
+                    mew=1.2,
+                    mec=colour,
+                )
     first = next(iter(tables.values()))
     axes[0, 1].axvline(first["disk_mb"].iloc[0], ls="--", lw=1, color="#555555", label="state dict")
     for ax, panel in zip(axes[0], panels, strict=True):

@@ -8,12 +8,14 @@ from matplotlib.lines import Line2D
 
 from lib.plots import WIDTH
 
+MOST = 12  # layers that are named; of more only the first and the last
+
 
 def layers(rows: pd.DataFrame, whole: float | None = None) -> Figure:
     """A panel a kind (`weights`, `channels`, `neurons`), a line a layer, from dark (first) to bright (last).
 
     `rows` is sensitivity.csv of one run; the whole network, of which `whole` is the accuracy where `rows` leave it out,
-    is a dashed line. Up to eight layers are named, below the panel.
+    is a dashed line. Up to MOST layers are named, below the panel.
     """
     whole = rows.loc[rows["layer"].fillna("") == "", "top1_pct"].iloc[0] if whole is None else whole
     rows = rows[rows["layer"].fillna("") != ""]
@@ -36,5 +38,5 @@ def layers(rows: pd.DataFrame, whole: float | None = None) -> Figure:
 
 def _handles(names: list[str], colours) -> list[Line2D]:
     """All layers, or of many the first and the last."""
-    shown = range(len(names)) if len(names) <= 8 else (0, len(names) - 1)
+    shown = range(len(names)) if len(names) <= MOST else (0, len(names) - 1)
     return [Line2D([], [], color=colours[i], marker=".", label=names[i]) for i in shown]

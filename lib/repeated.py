@@ -53,7 +53,8 @@ def rounds(
 
     With `retrain` "rewind" each is trained from the initial weights of `network` (`lib.multishot`); with "none" all
     have those of the folder `source`, a finished run, or of one training where there is none. `scoring_images` of each
-    class are what `pruner` scores on. `recipe`, `checkpoint` and `follow` as for `lib.multishot.multishot`. ValueError for an impossible number.
+    class are what `pruner` scores on. `recipe`, `checkpoint` and `follow` as for `lib.multishot.multishot`. ValueError
+    for an impossible number.
     """
     left = counts(sum(weight.numel() for weight in prunable(network, also).values()), step, iterations)
     batches = scoring_batches(data, scoring_images, seed=seed)

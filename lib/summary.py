@@ -14,6 +14,8 @@ RESULTS = ("", "own", "reference")
 COLLAPSE = 2  # from this compression on a report asks which methods lose whole layers
 # The notebooks whose runs the report has something to say about.
 REPORTED = {"accuracy", "layers", "timing", "runtime", "trace", "amp", "multishot", "checkpoint"}
+# The same for the report of the pruning lab.
+LAB = {"accuracy", "repeated", "multishot", "structured", "sensitivity", "runtime", "quantized"}
 
 
 def load(study: str, results: str = "") -> SimpleNamespace:
@@ -129,9 +131,9 @@ def parts(plan: dict) -> set[str]:
     return found
 
 
-def unreported(book: SimpleNamespace) -> str | None:
-    """Which finished runs this report has no section for."""
-    names = sorted(set(book.everything["notebook"]) - REPORTED)
+def unreported(book: SimpleNamespace, reported: set[str] = REPORTED) -> str | None:
+    """Which finished runs this report has no section for; `reported` are the notebooks that have one."""
+    names = sorted(set(book.everything["notebook"]) - reported)
     if not names:
         return None
     many = f"notebook{'s' if len(names) > 1 else ''} {', '.join(f'`{name}`' for name in names)}"

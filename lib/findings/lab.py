@@ -53,7 +53,7 @@ def base(chosen: dict[str, dict[str, SimpleNamespace]]) -> pd.DataFrame:
         rows.append({
             "network": task, "iteration": int(first["iteration"]), "sparsity (%)": f"{first['sparsity_pct']:.2f}",
             "top-1 (%)": f"{first['top1_pct']:.2f}", **times, "state dict (MB)": f"{first['disk_mb']:.3f}",
-            "times smaller": "1.00", "parameters": f"{first['parameters']:,.0f}",
+            "times smaller": f"{first['disk_mb'] / first['disk_mb']:.2f}", "parameters": f"{first['parameters']:,.0f}",
         })  # fmt: skip
     return pd.DataFrame(rows).set_index("network") if rows else pd.DataFrame()
 
@@ -185,6 +185,15 @@ def contributions() -> pd.DataFrame:
     return pd.DataFrame({"part": parts, "who": "", "what": ""})
 
 
+def seeds(found: list[SimpleNamespace]) -> str | None:
+    """That tables of repeated pruning are of the first seed, where there are several."""
+    several = sorted({int(one.row["seed"]) for one in found})
+    if len(several) < 2:
+        return None
+    first, rest = several[0], ", ".join(map(str, several[1:]))
+    return f"Tables and figures of repeated pruning are of seed {first}; seeds {rest} lie beside it in `runs`."
+
+
 def conclusions(chosen: dict[str, dict[str, SimpleNamespace]], compared: dict[str, dict]) -> list[str]:
     """A sentence a task: how far it went, and at what price, with and without retraining; then the best score."""
     said = []
@@ -193,8 +202,11 @@ def conclusions(chosen: dict[str, dict[str, SimpleNamespace]], compared: dict[st
         first, last = (next(iter(pair.values())).table.iloc[at] for at in (0, -1))
         said.append(
             f"{task} has a top-1 accuracy of {first['top1_pct']:.2f} % dense, and at {last['sparsity_pct']:.2f} % "
-            f"sparsity {' and '.join(parts)}; the smallest file is then {last['times_smaller']:.1f} times smaller than "
-            "the dense one."
+            f"sparsity {' and '.join(parts)}."
         )
+        if lost := repeated.collapse(pd.DataFrame([first, last])):
+            said[-1] += f" {lost}"
+        else:
+            said[-1] += f" Its smallest file is then {last['times_smaller']:.1f} times smaller than the dense one."
     said += [f"{task}: {text[0].lower()}{text[1:]}" for task, one in compared.items() if (text := best_score(one))]
     return said

@@ -3,6 +3,8 @@
 import pandas as pd
 
 MB = 1e6  # bytes
+BUSY = 1.5  # upper over lower quartile of the ratio of two passes from which on it says nothing
+SAME = 0.05  # ratios nearer to 1 are called equal
 
 
 def same_masks(different: int, step: float) -> str:
@@ -17,7 +19,8 @@ def iterations(rows: pd.DataFrame, files: pd.DataFrame, latencies: pd.DataFrame)
 
     `disk_mb` is the state dict with zeros in place of what is removed, `smallest_mb` the smallest of all forms in
     `files` and `smallest` its name, `times_smaller` what the dense network of iteration 0 weighs over that. From
-    `latencies` the median and the quartiles of a pass, `latency_<batch>_s`, `_q1_s` and `_q3_s`; none without rows.
+    `latencies` the median and the quartiles of a pass, `latency_<batch>_s`, `_q1_s` and `_q3_s`, and `ratio_<batch>`,
+    `_q1` and `_q3`, how long it takes in times of the dense network's in the same round; none without rows.
     """
     named = files.assign(name=files["form"] + files["compressed"].map({True: " + zstd", False: ""}))
     dense = named[(named["name"] == "dense")].set_index("iteration")["bytes"] / MB
@@ -30,6 +33,11 @@ def iterations(rows: pd.DataFrame, files: pd.DataFrame, latencies: pd.DataFrame)
         quartiles = part.groupby("network")["seconds"].quantile([0.25, 0.5, 0.75]).unstack()
         table[f"latency_{batch}_s"] = quartiles[0.5]
         table[f"latency_{batch}_q1_s"], table[f"latency_{batch}_q3_s"] = quartiles[0.25], quartiles[0.75]
+        rounds = part.pivot(index="repeat", columns="network", values="seconds")
+        ratios = rounds.div(rounds[0], axis=0).quantile([0.25, 0.5, 0.75])
+        table[f"ratio_{batch}"], table[f"ratio_{batch}_q1"], table[f"ratio_{batch}_q3"] = (
+            ratios.loc[share] for share in (0.5, 0.25, 0.75)
+        )
     return table.reset_index()
 
 
@@ -70,33 +78,48 @@ def forms(files: pd.DataFrame, iteration: int) -> pd.DataFrame:
 
 
 def what_pays(files: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
-    """From which sparsity on positions are smaller than zeros, which form is the smallest, and whether files load."""
+    """From which iteration on each form is smaller than the dense file, why, which is the smallest, and what loads."""
     plain = files[~files["compressed"]].pivot(index="iteration", columns="form", values="bytes")
     sparsity = rows.set_index("iteration")["sparsity_pct"]
-    said = []
-    larger = plain.index[plain["coo"] > plain["dense"]]
-    if len(larger):
-        last = larger.max()
-        coo, dense = plain.loc[last, "coo"] / MB, plain.loc[last, "dense"] / MB
-        said.append(
-            f"Up to {sparsity[last]:.1f} % sparsity COO is larger than the dense file ({coo:.2f} against "
-            f"{dense:.2f} MB): it stores 8 bytes for every dimension and 4 for the "
-            "value of a weight that is left, the dense file 4 bytes a weight, so it pays from 80 % on for a matrix and "
-            "from 88.9 % on for a convolution."
-        )
-    smaller = plain.index[plain["coo"] < plain["dense"]]
-    if len(smaller):
-        said.append(f"From {sparsity[smaller.min()]:.1f} % on it is smaller.")
+    said = [_from_where(name, plain, sparsity) for name in WHY if name in plain]
     final = files[files["iteration"] == files["iteration"].max()]
-    best = final.loc[final["bytes"].idxmin()]
-    form = best["form"] + (" with zstd" if best["compressed"] else "")
-    said.append(f"At {sparsity.iloc[-1]:.1f} % the smallest file is {form}, {best['bytes'] / MB:.3f} MB.")
+    for name, part in (("uncompressed", final[~final["compressed"]]), ("of all", final)):
+        best = part.loc[part["bytes"].idxmin()]
+        form = best["form"] + (" with zstd" if best["compressed"] else "")
+        said.append(f"At {sparsity.iloc[-1]:.1f} % the smallest file {name} is {form}, {best['bytes'] / MB:.3f} MB.")
     lost = files[~files["loads"]]
     if len(lost):
         said.append(f"**{len(lost)} of {len(files)} files did not give the same weights back.**")
     else:
         said.append(f"All {len(files)} files gave the same weights back, bit for bit.")
     return said
+
+
+# What a form costs beside the dense file's 4 bytes a weight, and from where on it pays.
+WHY = {
+    "coo": "it stores 8 bytes for every dimension and 4 for the value of a weight that is left, so that it pays from "
+    "80 % on for a matrix and from 88.9 % on for a convolution",
+    "csr": "it stores 8 bytes for the column and 4 for the value of a weight that is left, and 8 a row, so that it "
+    "pays from about 66.7 % on",
+    "bitmask": "it stores one bit a weight and 4 bytes for one that is left, so that it pays from 3.1 % on",
+    "masked": "it stores a mask of 4 bytes beside each weight, and never pays",
+}
+
+
+def _from_where(form: str, plain: pd.DataFrame, sparsity: pd.Series) -> str:
+    """At which iterations a form is larger than the dense file, from where on smaller, and the reason."""
+    larger, smaller = (plain.index[part] for part in (plain[form] > plain["dense"], plain[form] < plain["dense"]))
+    name = form.upper() if form in ("coo", "csr") else f"The form {form}"
+    parts = []
+    if len(larger):
+        at = larger.max()
+        sizes = f"{plain.loc[at, form] / MB:.2f} against {plain.loc[at, 'dense'] / MB:.2f} MB"
+        parts.append(f"larger than the dense file up to {sparsity[at]:.1f} % ({sizes})")
+    if len(smaller):
+        at = smaller.min()
+        sizes = f"{plain.loc[at, form] / MB:.2f} MB"
+        parts.append(f"smaller from {sparsity[at]:.1f} % on ({sizes})")
+    return f"{name} is {' and '.join(parts) or 'as large as the dense file'}: {WHY[form]}."
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
@@ -109,17 +132,39 @@ def sentences(table: pd.DataFrame) -> list[str]:
         f"{first['top1_pct']:.2f} to {last['top1_pct']:.2f} %; the best is iteration "
         f"{table.loc[table['top1_pct'].idxmax(), 'iteration']} ({table['top1_pct'].max():.2f} %)."
     ]
-    return said + [_time(table, batch) for batch in batches(table)]
+    return [text for text in (*said, collapse(table), *(_time(table, batch) for batch in batches(table))) if text]
 
 
 def _time(table: pd.DataFrame, batch: int) -> str:
-    name = f"latency_{batch}"
-    ratio = table[f"{name}_s"].iloc[-1] / table[f"{name}_s"].iloc[0]
-    spread = ((table[f"{name}_q3_s"] - table[f"{name}_q1_s"]) / table[f"{name}_s"]).median()
-    text = f"A pass of {batch} takes {ratio:.2f} times as long at the last iteration as dense"
-    if abs(ratio - 1) <= spread:
-        return f"{text}, within the spread of a pass ({spread:.0%}): zeros are multiplied like other numbers."
-    return f"{text}, beyond the spread of a pass ({spread:.0%})."
+    """The last iteration's passes beside the dense network's of the same rounds, or that they say nothing."""
+    low, middle, high = (table[f"ratio_{batch}{part}"].iloc[-1] for part in ("_q1", "", "_q3"))
+    said = (
+        f"A pass of {batch} takes {middle:.2f} times as long at the last iteration as dense (quartiles {low:.2f} to "
+        f"{high:.2f}, both in the same round)"
+    )
+    if high / low > BUSY:
+        return f"{said}: the machine was too busy to tell them apart."
+    if abs(middle - 1) <= SAME or low <= 1 <= high:
+        return f"{said}: no gain, zeros are multiplied like other numbers."
+    return f"{said}: {'faster' if middle < 1 else 'slower'}, though the kernels are the same."
+
+
+def collapse(table: pd.DataFrame) -> str | None:
+    """The first iteration that left a layer without a weight; None where none did."""
+    empty = table["collapsed_layers"].fillna("") if "collapsed_layers" in table else pd.Series("", index=table.index)
+    if not (empty != "").any():
+        return None
+    first = table[empty != ""].iloc[0]
+    names = empty[first.name].split()
+    rest = (
+        "a path is left" if first["connected"] else "no input reaches the output any more, and the accuracy is chance"
+    )
+    return (
+        f"**From iteration {first['iteration']} ({first['sparsity_pct']:.2f} %) on {len(names)} "
+        f"layer{'s have' if len(names) > 1 else ' has'} no weight left** "
+        f"({', '.join(f'`{name}`' for name in names)}): {rest}. Their scores are lower than those of the other layers, "
+        "and one ranking over all of them removes them first."
+    )
 
 
 def beside(tables: dict[str, pd.DataFrame]) -> list[str]:

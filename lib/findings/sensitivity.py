@@ -1,21 +1,33 @@
 """Which layer a network can spare, and which not."""
 
+import math
+
 import pandas as pd
 
-FALL = 1.0  # points below the whole network that a layer may cost
+from lib.findings.accuracy import CLEAR, standard_error
 
 
-def tolerated(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a layer and kind: `tolerated_pct`, the highest sparsity up to which no tried one cost more than FALL.
+def allowed(rows: pd.DataFrame, images: int) -> float:
+    """How many points below the whole network may be chance: CLEAR standard errors of the difference."""
+    error = standard_error(pd.Series([_whole(rows)]), images)
+    return CLEAR * math.sqrt(2) * error
 
-    0 where the first failed. Also `cost_points` at the highest sparsity tried, `highest_pct`. `rows` are those of
-    sensitivity.csv.
+
+def _whole(rows: pd.DataFrame) -> float:
+    return rows.loc[rows["layer"].fillna("") == "", "top1_pct"].iloc[0]
+
+
+def tolerated(rows: pd.DataFrame, images: int) -> pd.DataFrame:
+    """One row a layer and kind: `tolerated_pct`, the highest sparsity up to which none tried was clearly worse.
+
+    0 where the first was. Also `cost_points` at the highest sparsity tried, `highest_pct`. `rows` are those of
+    sensitivity.csv, `images` the size of the test set.
     """
-    whole = rows.loc[rows["layer"].fillna("") == "", "top1_pct"].iloc[0]
+    whole, bound = _whole(rows), allowed(rows, images)
     found = []
     for (kind, layer), part in rows[rows["layer"].fillna("") != ""].groupby(["kind", "layer"], sort=False):
         part = part.sort_values("sparsity_pct")
-        fine = (whole - part["top1_pct"] <= FALL).cumprod().astype(bool)
+        fine = (whole - part["top1_pct"] <= bound).cumprod().astype(bool)
         held = part.loc[fine, "sparsity_pct"]
         found.append({
             "kind": kind, "layer": layer, "tolerated_pct": held.max() if len(held) else 0.0,
@@ -24,29 +36,41 @@ def tolerated(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["kind", "layer", "tolerated_pct", "highest_pct", "cost_points"])
 
 
-def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """`tolerated` in print: a row a layer, for each kind what it tolerates and what the highest sparsity costs."""
-    found = tolerated(rows)
+def table(rows: pd.DataFrame, images: int) -> pd.DataFrame:
+    """`tolerated` in print: a row a layer, for each kind what it tolerates and the change at the highest sparsity."""
+    found = tolerated(rows, images)
     parts = []
     for kind, part in found.groupby("kind", sort=False):
         part = part.set_index("layer")
+        change = (-part["cost_points"]).map("{:+.2f}".format)
         parts.append(pd.DataFrame({
-            f"{kind}: sparsity within {FALL:g} point (%)": part["tolerated_pct"],
-            f"{kind}: points lost at {part['highest_pct'].max():g} %": part["cost_points"].round(2),
+            f"{kind}: no clear loss up to (%)": part["tolerated_pct"],
+            f"{kind}: points at {part['highest_pct'].max():g} %": change.str.replace("-", "−"),
         }))  # fmt: skip
     return pd.concat(parts, axis=1).reindex(list(dict.fromkeys(found["layer"])))
 
 
-def sentences(rows: pd.DataFrame) -> list[str]:
-    """For each kind the layer that suffers most and the one that suffers least; nothing with fewer than two layers."""
+def sentences(rows: pd.DataFrame, images: int) -> list[str]:
+    """For each kind the layers that suffer most and least, the first and the last; nothing with fewer than two."""
     said = []
-    for kind, part in tolerated(rows).groupby("kind", sort=False):
+    for kind, part in tolerated(rows, images).groupby("kind", sort=False):
         if len(part) < 2:
             continue
         worst, best = part.loc[part["cost_points"].idxmax()], part.loc[part["cost_points"].idxmin()]
         said.append(
-            f"Of its {kind}, the network can least spare those of `{worst['layer']}`: {worst['highest_pct']:g} % less "
-            f"there cost {worst['cost_points']:.2f} points, and {worst['tolerated_pct']:g} % may go for {FALL:g}. "
-            f"Those of `{best['layer']}` matter least: {best['cost_points']:.2f} points, {best['tolerated_pct']:g} %."
+            f"Pruned alone by {worst['highest_pct']:g} % of its {kind}, `{worst['layer']}` hurts most "
+            f"({_change(worst)}; no clear loss up to {worst['tolerated_pct']:g} %) and `{best['layer']}` least "
+            f"({_change(best)}; up to {best['tolerated_pct']:g} %)."
+        )
+        first, last = part.iloc[0], part.iloc[-1]
+        ends = [f"the first, `{first['layer']}`, {_change(first)}", f"the last, `{last['layer']}`, {_change(last)}"]
+        said.append(f"Of the ends of the network {' and '.join(ends)}.")
+    if said:
+        said.append(
+            f"A loss is clear above {allowed(rows, images):.2f} points, {CLEAR:g} standard errors of the difference."
         )
     return said
+
+
+def _change(row: pd.Series) -> str:
+    return f"{abs(row['cost_points']):.2f} points {'less' if row['cost_points'] > 0 else 'more'}"

@@ -96,8 +96,8 @@ def cost(rows: pd.DataFrame, structure: str, images: int) -> str:
 
 def tuning(rows: pd.DataFrame) -> str | None:
     """What training on brings back of what the removal cost, on average; None without any."""
-    pruned = rows[rows["structure"] != UNPRUNED]
-    if not _trained_on(rows):
+    pruned = _smaller(rows)
+    if pruned.empty or not _trained_on(rows):
         return None
     whole = _unpruned(rows)
     at_once = (pruned["top1_before_pct"] - whole["top1_before_pct"]).mean()
@@ -110,7 +110,8 @@ def tuning(rows: pd.DataFrame) -> str | None:
 
 def speed(rows: pd.DataFrame, latencies: pd.DataFrame, batch: int, images: int) -> str:
     """The fastest network that is not clearly less accurate, beside its MACs."""
-    timed = rows.merge(latencies[latencies["batch"] == batch].drop(columns=["structure", "rate"]), on="network")
+    apart = pd.concat([rows[rows["structure"] == UNPRUNED], _smaller(rows)])
+    timed = apart.merge(latencies[latencies["batch"] == batch].drop(columns=["structure", "rate"]), on="network")
     whole = _unpruned(timed)
     fine = timed[~_worse(timed, whole, images)]
     best = fine.loc[fine["latency_s"].idxmin()]
@@ -125,6 +126,11 @@ def speed(rows: pd.DataFrame, latencies: pd.DataFrame, batch: int, images: int) 
         f"{_ms(best)} against {_ms(whole)}, {faster:.2f} times faster{apart}, {promised} its {fewer:.2f} times fewer "
         "MACs promise."
     )
+
+
+def _smaller(rows: pd.DataFrame) -> pd.DataFrame:
+    """The networks that have lost a unit: of few units a low rate removes none."""
+    return rows[(rows["structure"] != UNPRUNED) & (rows["units_removed"] > 0)]
 
 
 def _unpruned(rows: pd.DataFrame) -> pd.Series:
