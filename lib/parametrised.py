@@ -4,11 +4,18 @@ That module keeps a pruned parameter as `NAME_orig` (a parameter) and `NAME_mask
 multiplies them before every forward pass.
 """
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn.utils import prune
 
 from lib.masks import Masks
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of `model` with its tensors in the only layout that torch.nn.utils.prune takes."""
+    return copy.deepcopy(model).to(memory_format=torch.contiguous_format)
 
 
 def to_torch_(model: nn.Module, masks: Masks) -> None:

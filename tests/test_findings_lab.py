@@ -56,7 +56,7 @@ def pruned(*top1: float, timed: bool = False) -> dict[str, pd.DataFrame]:
     """The tables of a run of the notebook repeated."""
     sizes = [("dense", False, 4e6), ("dense", True, 3e6), ("bitmask", True, 1e6)]
     numbers = range(len(top1))
-    times = [{"network": n, "batch": 1, "seconds": 0.5} for n in numbers]
+    times = [{"network": n, "batch": 1, "repeat": 1, "seconds": 0.5} for n in numbers]
     return {
         "iterations": pd.DataFrame({"iteration": numbers, "sparsity_pct": 30.0, "top1_pct": top1}),
         "files": pd.DataFrame(
@@ -256,8 +256,9 @@ def test_conclusions_are_a_sentence_a_task_and_the_best_scores():
     chosen = lab.by_task([none, rewound, one(80, 70, task="other")])
     first, second, third = lab.conclusions(chosen, {TASK: {"Mag": rewound, "Wanda": wanda}})
     assert first.startswith(f"{TASK} has a top-1 accuracy of 97.00 % dense, and at 60.00 % sparsity 20.00 % without")
-    assert "20.00 % without retraining and 95.00 % rewound and retrained; the smallest file is then 3.0 times" in first
-    assert "sparsity 70.00 % rewound and retrained; the smallest file is then 2.0 times" in second
+    assert "20.00 % without retraining and 95.00 % rewound and retrained." in first
+    assert "Its smallest file is then 3.0 times" in first
+    assert "sparsity 70.00 % rewound and retrained. Its smallest file is then 2.0 times" in second
     assert third.startswith(f"{TASK}: at 30.00 % sparsity Wanda has")
     assert len(lab.conclusions(chosen, {TASK: {"OBD": rewound, "Wanda": wanda}})) == 2
     assert lab.conclusions({}, {}) == []

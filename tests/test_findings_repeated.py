@@ -50,8 +50,9 @@ def test_the_table_joins_sizes_and_times():
 
 def test_positions_pay_from_some_sparsity_on():
     said = " ".join(repeated.what_pays(files(), rows()))
-    for words in ("Up to 60.0 % sparsity COO is larger", "8.00 against 4.00 MB", "From 90.0 % on it is smaller",
-                  "At 90.0 % the smallest file is bitmask with zstd, 0.450 MB", "All 18 files"):  # fmt: skip
+    for words in ("COO is larger than the dense file up to 60.0 % (8.00 against 4.00 MB) and smaller from 90.0 % on",
+                  "The form bitmask is larger than the dense file up to 0.0 % (4.10 against 4.00 MB) and smaller from 60.0",
+                  "At 90.0 % the smallest file of all is bitmask with zstd, 0.450 MB", "All 18 files"):  # fmt: skip
         assert words in said
     assert "18 of 18 files did not" in " ".join(repeated.what_pays(files(loads=False), rows()))
 
@@ -60,10 +61,27 @@ def test_times_within_and_beyond_the_spread():
     same = repeated.sentences(repeated.iterations(rows(), files(), latencies(0.01, 0.01, 0.01)))
     assert "from 90.00 to 70.00 %" in same[0]
     assert "the best is iteration 1 (91.00 %)" in same[0]
-    assert all("within the spread" in sentence for sentence in same[1:])
-    slower = repeated.sentences(repeated.iterations(rows(), files(), latencies(0.01, 0.01, 0.02)))
-    assert "2.00 times as long" in slower[1]
-    assert "beyond the spread" in slower[1]
+    assert all("1.00 times as long" in text and "no gain, zeros are multiplied" in text for text in same[1:])
+    for last, words in ((0.02, ("2.00 times as long", "slower")), (0.005, ("0.50 times as long", "faster"))):
+        said = repeated.sentences(repeated.iterations(rows(), files(), latencies(0.01, 0.01, last)))
+        assert all(word in said[1] for word in words), said
+        assert "no gain" not in said[1]
+
+
+def test_times_of_a_busy_machine_say_nothing():
+    times = latencies(0.01, 0.01, 0.01)
+    times.loc[(times["network"] == 2) & (times["repeat"] == 1), "seconds"] *= 9
+    said = repeated.sentences(repeated.iterations(rows(), files(), times))
+    assert all("too busy to tell them apart" in text for text in said[1:])
+
+
+def test_layers_without_a_weight_are_named_from_their_iteration_on():
+    table = repeated.iterations(rows(), files(), pd.DataFrame())
+    assert repeated.collapse(table.assign(collapsed_layers=float("nan"), connected=True)) is None
+    said = repeated.collapse(table.assign(collapsed_layers=["", "a", "a b"], connected=[True, False, False]))
+    assert said.startswith("**From iteration 1 (60.00 %) on 1 layer has no weight left** (`a`): no input reaches")
+    said = repeated.collapse(table.assign(collapsed_layers=["", "", "a b"], connected=[True, True, True]))
+    assert said.startswith("**From iteration 2 (90.00 %) on 2 layers have no weight left** (`a`, `b`): a path is left")
 
 
 def test_two_ways_are_compared_where_they_differ_most():

@@ -19,7 +19,7 @@ def parameters(model):
 @pytest.mark.parametrize("steps", [1, 3])
 def test_global_l1_pruning_removes_the_same_weights(name, steps):
     model = models.build(name, (1, 20, 20), 10, seed=3)
-    theirs = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # that module takes no other
+    theirs = parametrised.copied(model)
     kept = masks.full(model)
     for _ in range(steps):
         prune.global_unstructured(parameters(theirs), pruning_method=prune.L1Unstructured, amount=0.33)
