@@ -232,15 +232,21 @@ def runtimes(book: SimpleNamespace) -> list[SimpleNamespace]:
     """
     found = looks(book, "runtime")
     for one in found:
-        names = networks.names(book.stored, one.row["sources"])
         rows, timed = read(one, "runtimes"), read(one, "latencies")
         order = list(dict.fromkeys(rows["network"]))  # passes come in turns, and so begin anywhere
+        names = networks.names(book.stored, one.row["sources"]) | _smaller(order)
         timed = timed.sort_values("network", key=lambda column, order=order: column.map(order.index), kind="stable")
         one.rows, one.timed = (
             table.assign(network=table["network"].map(lambda name, names=names: names.get(name, name)))
             for table in (rows, timed)
         )
     return found
+
+
+def _smaller(names: list[str]) -> dict[str, str]:
+    """What a report calls networks that a run made smaller, `study/run NAME`: NAME, where that tells them apart."""
+    short = {name: name.partition(" ")[2].replace("-", " ") for name in names if " " in name and "/" in name}
+    return short if len(set(short.values())) == len(short) else {}
 
 
 def test_set(book: SimpleNamespace, task: str) -> dict:

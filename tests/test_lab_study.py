@@ -56,7 +56,7 @@ SHOWN = {
     "structured": {"tbl-structured-1", "fig-structured-1"},
     "sensitivity": {"tbl-sensitivity-1", "fig-sensitivity-1"},
     "runtime": {"tbl-runtimes-1", "fig-runtimes-1"},
-    "quantized": {"tbl-quantised-1", "fig-quantised-1", "tbl-steps-1"},
+    "quantized": {"tbl-quantised-1", "fig-quantised-1", "tbl-int8-1", "tbl-steps-1"},
 }  # fmt: skip
 ALWAYS = {"tbl-settings", "tbl-contributions"}
 

@@ -224,7 +224,7 @@ def size(rows: pd.DataFrame) -> str | None:
 
 def executed(rows: pd.DataFrame) -> str:
     """What ONNX Runtime makes of the networks in integers, beside their simulation in float32."""
-    tried = rows[rows["quantisation"] == BOTH]
+    tried = rows[rows["quantisation"] == BOTH].fillna({"int8_note": ""})  # a CSV file has no empty text
     done = tried[tried["int8_top1_pct"].notna()]
     if done.empty:
         return f"ONNX Runtime ran none of them in integers: {tried['int8_note'].iloc[0]}."
