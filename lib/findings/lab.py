@@ -133,13 +133,16 @@ def patterns(book: SimpleNamespace) -> dict[str, SimpleNamespace]:
 
 
 def pattern_table(one: SimpleNamespace, beside: SimpleNamespace | None) -> pd.DataFrame:
-    """A line a level: the pattern, its sparsity and top-1, and that of magnitude without a pattern, interpolated."""
+    """A line a level: the pattern, its sparsity and top-1, and that of magnitude without a pattern, interpolated.
+
+    None of the last where it was pruned less far.
+    """
     rows = one.levels
     table = pd.DataFrame({
         "sparsity (%)": (100 * rows["sparsity"]).round(2), "top-1 (%)": rows["top1_pct"].round(2),
     })  # fmt: skip
     if beside is not None:
-        free = np.interp(100 * rows["sparsity"], beside.table["sparsity_pct"], beside.table["top1_pct"])
+        free = np.interp(100 * rows["sparsity"], *(beside.table[n] for n in ("sparsity_pct", "top1_pct")), right=np.nan)
         table["without a pattern (%, interpolated)"] = free.round(2)
     names = [f"{round(4 * density):.0f}:4" for density in rows["density"]]
     return table.set_index(pd.Index(["dense" if name == "4:4" else name for name in names], name="pattern"))
