@@ -68,11 +68,11 @@ def test_times_within_and_beyond_the_spread():
 
 def test_two_ways_are_compared_where_they_differ_most():
     tables = {name: repeated.iterations(rows(*top1), files(), pd.DataFrame())
-              for name, top1 in {"no retraining": (90, 80, 20), "rewinding": (90, 89, 85)}.items()}  # fmt: skip
+              for name, top1 in {"without retraining": (90, 80, 20), "rewound": (90, 89, 85)}.items()}  # fmt: skip
     (said,) = repeated.beside(tables)
-    assert "With rewinding the accuracy is +65.00 points from that with no retraining at 90.00 % sparsity" in said
+    assert "Rewound, the accuracy is +65.00 points from that without retraining at 90.00 % sparsity" in said
     assert "+9.00 after the first" in said
-    assert repeated.beside({"one": tables["rewinding"]}) == []
+    assert repeated.beside({"one": tables["rewound"]}) == []
 
 
 @pytest.mark.parametrize("timed", [True, False])
@@ -87,4 +87,36 @@ def test_the_figure_has_a_line_for_each_way(timed):
 
 def test_different_masks_are_said():
     assert "the same weights at 33%" in repeated.same_masks(0, 0.33)
-    assert "differ** in 5 weights" in repeated.same_masks(5, 0.33)
+    assert "differ** in 5,000 weights" in repeated.same_masks(5000, 0.33) == repeated.same_masks(5000.0, 0.33)
+
+
+def test_one_way_may_be_timed_and_another_not():
+    tables = {
+        "a": repeated.iterations(rows(), files(), latencies(0.01, 0.01, 0.01)),
+        "b": repeated.iterations(rows(), files(), pd.DataFrame()),
+    }
+    for given in (tables, dict(reversed(tables.items()))):
+        figure = plots_repeated.accuracy_against(given)
+        labels = [[line.get_label() for line in ax.lines if line.get_label() in tables] for ax in figure.axes]
+        assert labels == [list(given), list(given), ["a"]]
+        plt.close(figure)
+
+
+def test_methods_have_a_line_each_over_their_own_iterations():
+    short, whole = rows(90, 80, 70).iloc[:2], rows(91, 81, 71)
+    figure = plots_repeated.methods({"Mag": whole, "OBD": short})
+    (ax,) = figure.axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+    assert drawn == {
+        "Mag": [[0, 91], [60, 81], [90, 71]],
+        "OBD": [[0, 90], [60, 80]],
+    }
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Mag", "OBD"]
+    plt.close(figure)
+
+
+def test_forms_are_compared_with_the_dense_file():
+    found = repeated.forms(files(), 1)
+    assert found.index.tolist() == ["dense", "coo", "bitmask"]
+    assert found.loc["bitmask"].tolist() == ["1.700", "2.35", "1.530", "2.61"]
+    assert found.loc["coo", "times smaller"] == "0.50"

@@ -8,7 +8,7 @@ MB = 1e6  # bytes
 def same_masks(different: int, step: float) -> str:
     """Whether torch.nn.utils.prune and the workbench removed the same weights."""
     if different:
-        return f"**The masks of torch.nn.utils.prune and ours differ** in {different:,} weights at {step:.0%}."
+        return f"**The masks of torch.nn.utils.prune and ours differ** in {different:,.0f} weights at {step:.0%}."
     return f"torch.nn.utils.prune and the workbench remove the same weights at {step:.0%}, all of them."
 
 
@@ -63,8 +63,9 @@ def forms(files: pd.DataFrame, iteration: int) -> pd.DataFrame:
     chosen = chosen.reindex(list(dict.fromkeys(files["form"])))
     whole = files[(files["iteration"] == 0) & (files["form"] == "dense") & ~files["compressed"]]["bytes"].iloc[0] / MB
     return pd.DataFrame({
-        "plain (MB)": chosen[False].round(3), "times smaller": (whole / chosen[False]).round(2),
-        "zstd (MB)": chosen[True].round(3), "times smaller with zstd": (whole / chosen[True]).round(2),
+        "plain (MB)": chosen[False].map("{:.3f}".format), "times smaller": (whole / chosen[False]).map("{:.2f}".format),
+        "zstd (MB)": chosen[True].map("{:.3f}".format),
+        "times smaller with zstd": (whole / chosen[True]).map("{:.2f}".format),
     })  # fmt: skip
 
 
@@ -122,7 +123,7 @@ def _time(table: pd.DataFrame, batch: int) -> str:
 
 
 def beside(tables: dict[str, pd.DataFrame]) -> list[str]:
-    """Retraining against none: the gap in accuracy at each sparsity that both have."""
+    """The gap in accuracy between two ways, such as `without retraining` and `rewound and retrained`, by sparsity."""
     if len(tables) < 2:
         return []
     (one, a), (other, b) = list(tables.items())[:2]
@@ -134,6 +135,6 @@ def beside(tables: dict[str, pd.DataFrame]) -> list[str]:
     most = gaps.abs().idxmax()
     at = f"{joined.loc[most, 'sparsity_pct_a']:.2f} % sparsity"
     return [
-        f"With {other} the accuracy is {gaps[most]:+.2f} points from that with {one} at {at}, where they differ most, "
-        f"and {gaps.iloc[0]:+.2f} after the first iteration."
+        f"{other[0].upper()}{other[1:]}, the accuracy is {gaps[most]:+.2f} points from that {one} at {at}, where they "
+        f"differ most, and {gaps.iloc[0]:+.2f} after the first iteration."
     ]

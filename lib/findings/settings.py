@@ -53,7 +53,7 @@ def _training(book) -> list:
         before = {tables.before_pruning(frame, run) for _, run in pruned.iterrows()}
         said.append(
             f"epochs before pruning {' or '.join(sorted(before, key=_by_length)) or 0}, "
-            f"after {' or '.join(_values(pruned['epochs']))}, "
+            f"after {' or '.join(_values(pruned['epochs'])) or 'none'}, "
             f"dense {' or '.join(_values(frame.loc[frame['pruner'] == 'dense', 'epochs'])) or 'none'}"
         )
         rows.append((f"Training: {task}", ", ".join(said)))
@@ -94,7 +94,7 @@ def _text(name: str, run: pd.Series, default) -> str:
         return " and ".join(map(str, value)) or "none"
     if name == "train_images" and not value:
         return "all"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
 
 
 def _by_length(number: str) -> tuple[int, str]:
