@@ -143,3 +143,27 @@ def test_rates_fit_the_training_before_pruning_too():
 def test_rates_reach_the_notebook():
     given = {"lr_schedule": "steps", "lr_drops": [2, 4], "lr_drop_factor": 0.2, "lr_warmup": 1}
     assert {name: parameters.resolve("multishot", given)[name] for name in given} == given
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"retrain": "rewind", "source": "s/dense"}, "source is 's/dense' with retrain rewind, which trains anew"),
+        ({"retrain": "none", "pruner": "movement"}, "pruner movement with retrain none: it scores trainings"),
+        ({"pruner": "movement"}, "pruner movement with retrain none"),  # the default
+        ({"retrain": "again"}, "retrain: received 'again', input should be 'none' or 'rewind'"),
+        ({"step": 1.0}, "step: received 1.0"),
+        ({"iterations": 0}, "iterations: received 0"),
+    ],
+)
+def test_repeated_pruning_that_cannot_be(given, message):
+    with pytest.raises(ValueError, match="^notebook repeated: ") as caught:
+        parameters.resolve("repeated", given)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_repeated_pruning_that_can():
+    for given in ({"retrain": "rewind", "pruner": "movement"}, {"retrain": "none", "source": "s/dense"}):
+        assert {name: parameters.resolve("repeated", given)[name] for name in given} == given
+    assert parameters.resolve("multishot", {"pruner": "movement"})["pruner"] == "movement", "it has no such choice"

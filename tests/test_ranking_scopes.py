@@ -148,6 +148,39 @@ def test_sparse_kernels_are_of_gpus(monkeypatch):
         assert semi_structured.has_sparse_kernel(torch.device("cuda", 0)) is has
 
 
+@pytest.mark.parametrize(("density", "most"), [(0.25, 1), (0.5, 2), (0.75, 3), (1.0, 4)])
+def test_the_most_of_four_that_any_parameter_keeps(density, most):
+    network = models.build("mlp-2x16", (1, 8, 8))
+    kept = pruners.prune(network, "mag", 0.25, [], scope="fours")
+    first = next(iter(kept))
+    kept[first] = keep_top({first: network.get_parameter(first).abs()}, density, scope="fours")[first]
+    assert semi_structured.facts(network, kept) == {
+        "most_of_four": most, "device": "cpu", "sparse_kernel_speedup": None,
+    }  # fmt: skip
+
+
+def test_only_a_pattern_that_the_kernel_takes_is_timed(monkeypatch):
+    network = models.build("mlp-2x16", (1, 8, 8))
+    monkeypatch.setattr(semi_structured, "has_sparse_kernel", lambda device: True)
+    monkeypatch.setattr(semi_structured, "speedup", lambda *given: 1.5)
+    for density, timed in ((0.25, 1.5), (0.5, 1.5), (0.75, None)):
+        kept = pruners.prune(network, "mag", density, [], scope="fours")
+        assert semi_structured.facts(network, kept)["sparse_kernel_speedup"] == timed
+
+
+def test_layers_whose_sides_the_kernel_does_not_take_have_no_speedup():
+    network = models.build("mlp-2x16", (1, 8, 8))
+    assert semi_structured.speedup(network, pruners.prune(network, "mag", 0.5, [], scope="fours")) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+def test_on_a_gpu_with_the_kernel_it_is_timed():
+    network = models.build("mlp-2x128", (1, 8, 8)).to("cuda")
+    kept = pruners.prune(network, "mag", 0.5, [], scope="fours")
+    found = semi_structured.facts(network, kept)["sparse_kernel_speedup"]
+    assert (found is not None and found > 0) == semi_structured.has_sparse_kernel("cuda")
+
+
 def test_masks_stay_within_layers_that_take_part():
     model = models.build("fc", (3, 8, 8))
     kept = pruners.prune(model, "mag", 0.5, [], scope="fours", also=["biases"], spare=["last"])

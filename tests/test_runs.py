@@ -31,6 +31,9 @@ def finished(study: str, folder: str, metrics=None, tables=None, **given) -> run
         ({"lr": 1e-05, "seed": 2}, ["lr", "seed"], "n-lr1e_05-seed2"),
         ({"path": "a/b {c}"}, ["path"], "n-patha_b__c_"),
         ({"density": 0.31622776601683794}, ["density"], "n-d0.316228"),
+        ({"also": ["embeddings"], "seed": 1}, ["also"], "n-alsoembeddings-seed1"),
+        ({"also": ["biases", "norms"], "lr": [0.1, 1e-05]}, ["also", "lr"], "n-alsobiases+norms-lr0.1+1e_05"),
+        ({"also": []}, ["also"], "n-also"),
     ],
 )  # fmt: skip
 def test_run_id(values, swept, wanted):

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from lib import masks, models, pruners, quantise, runtimes, storage, structured
-from lib.catalog import RUNTIMES
+from lib.catalog import RUNTIMES, UNPRUNED
 from lib.data import assemble, assemble_texts, normalise
 from lib.runtimes import compared, int8, sources
 from lib.runtimes.session import ERRORS
@@ -346,6 +346,14 @@ def test_smaller_networks_come_back_from_disk(tmp_path, name, structure):
         assert torch.equal(network.eval()(x), smaller.eval()(x))
     described = compared.kept_of(network, kept, models.build(name, data.shape, data.classes))
     assert described["pruning"] == "structured"
+
+
+def test_the_unpruned_network_is_not_stored_again(tmp_path):
+    data = of_images()
+    whole = built("mlp-2x16", data)
+    smaller = structured.remove(whole, data.shape, "neurons", 0.5)[1]
+    sources.save(tmp_path, {UNPRUNED: whole, "neurons 0.5": smaller})
+    assert [path.name for path in (tmp_path / sources.FOLDER).iterdir()] == ["neurons-0.5.safetensors"]
 
 
 def test_ordinary_runs_are_read_with_their_masks(tmp_path):

@@ -110,6 +110,29 @@ def test_one_that_only_looks_takes_over_the_pruning(expand):
     assert {name: found[name] for name in wanted} == wanted
 
 
+def test_one_that_prunes_anew_does_not(expand):
+    source = accuracy({"pruner": "dense", "sparsity": 0, "data": "digits-20x20", "model": "mlp-2x16"})
+    where = {"source": "accuracy-digits-20x20-mlp-2x16-dense-s0-seed{seed}"}
+    for notebook in ("structured", "sensitivity", "repeated"):
+        found = expand(source, {"notebook": notebook, "fixed": where})[-1]["parameters"]
+        assert {name: found[name] for name in ("data", "model", "seed")} == {
+            "data": "digits-20x20", "model": "mlp-2x16", "seed": 1,
+        }  # fmt: skip
+        assert found.get("pruner", "mag") == "mag", "the source's is dense"
+    smaller = expand(source, {"notebook": "structured", "fixed": where})[-1]["parameters"]
+    assert smaller["scope"] == "layer", "its own, of units; that of the source is global"
+
+
+def test_sparsities_of_a_notebook_are_its_own(expand):
+    (tried,) = expand({"notebook": "sensitivity", "fixed": {"sparsities": [0.5, 0.9]}})
+    assert tried["parameters"]["sparsities"] == [0.5, 0.9]
+    assert "densities" not in tried["parameters"]
+    (other,) = expand({"notebook": "amp", "fixed": {"sparsities": [0.5, 0.9]}})
+    assert other["parameters"]["densities"] == pytest.approx([0.5, 0.1])
+    with pytest.raises(ValueError, match=r"sparsities.0: received 1.5"):
+        expand({"notebook": "sensitivity", "fixed": {"sparsities": [1.5]}})
+
+
 def test_patterns_take_every_match_once(expand):
     many = accuracy(grid={"pruner": ["rand", "snip"]})
     timing = {

@@ -69,6 +69,35 @@ def test_part_of_a_study(study):
     assert summary.missing(book, "layers") is None
 
 
+def test_a_table_of_which_a_run_had_no_rows_is_empty(study):
+    study("layers", {"weights": 5}, parts="\n", more="a,b\n")
+    one = summary.closer(summary.load("s"), "layers")
+    assert summary.read(one, "parts").empty
+    assert summary.read(one, "more").columns.tolist() == ["a", "b"]
+    with pytest.raises(FileNotFoundError):
+        summary.read(one, "other")
+
+
+def test_looks_are_told_apart_by_their_seeds(study):
+    from lib import paths
+
+    study("layers", {"weights": 5})
+    (alone,) = summary.looks(summary.load("s"), "layers")
+    assert (alone.suffix, alone.seed, alone.row["weights"]) == ("", "", 5)
+    assert alone.directory == paths.RUNS / "s" / alone.run
+    planned = state.load_plan("s")
+    again = alone.directory.with_name(alone.run.replace("seed1", "seed2"))
+    state.save(planned | {"runs": [*planned["runs"], {**planned["runs"][-2], "id": again.name}]})
+    shutil.copytree(alone.directory, again)
+    facts = files.read_json(again / runs.RUN)
+    files.write_json(again / runs.RUN, facts | {"parameters": facts["parameters"] | {"seed": 2}})
+    both = summary.looks(summary.load("s"), "layers")
+    assert [(one.run, one.suffix, one.seed) for one in both] == [
+        (alone.run, "", ", seed 1"), (again.name, "-2", ", seed 2"),
+    ]  # fmt: skip
+    assert summary.looks(summary.load("s"), "trace") == []
+
+
 def test_only_closer_looks_are_finished(study):
     study("layers", {"weights": 5})
     book = summary.load("s")
