@@ -46,9 +46,9 @@ def plan(study: str) -> dict:
 def keep(planned: dict) -> dict:
     """Make the finished runs of the plan the reference: their light files, each run whole or not at all.
 
-    A reference run that was made later stays. Returns run ids in `copied`, `unchanged` and `newer`, the files over
-    LARGEST, masks over LARGEST_MASKS, in `large`, and in `strangers` the reference runs that the plan does not have. ValueError for a study
-    without a finished run, or one whose runs were made with other parameters.
+    A reference run that was made later stays. Returns run ids in `copied`, `unchanged` and `newer`, in `large` the
+    files over LARGEST and the masks over LARGEST_MASKS, and in `strangers` the reference runs that the plan does not
+    have. ValueError for a study without a finished run, or one whose runs were made with other parameters.
     """
     done = [run for run in planned["runs"] if state.of(planned, run) == "done"]
     if not done:
