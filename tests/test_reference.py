@@ -108,6 +108,18 @@ def test_what_is_large_is_left_out_and_said(here, kept, monkeypatch):
     assert (folder / RUNS[1] / "rows.csv").exists()
 
 
+def test_masks_of_a_large_network_are_left_out(here, kept, monkeypatch):
+    monkeypatch.setattr(reference, "LARGEST_MASKS", 100)
+    finish("s")
+    (here.runs / "s" / RUNS[2] / "masks.safetensors").write_text("x" * 101)
+    (here.runs / "s" / RUNS[2] / "rows.csv").write_text("x" * 101)
+    _, out, folder = kept()
+    assert f"left out, over 9.53674e-05 MiB: {RUNS[2]}/masks.safetensors" in out
+    assert out.count("left out") == 1
+    assert (folder / RUNS[2] / "rows.csv").exists()
+    assert (folder / RUNS[1] / "masks.safetensors").exists()
+
+
 def test_only_finished_runs_of_the_plan_are_kept(here, kept):
     finish("s", RUNS[:1])
     shutil.copytree(here.runs / "s" / RUNS[0], here.runs / "s" / "of-another-plan")

@@ -180,7 +180,8 @@ def keep(planned: dict, console: Console) -> int:
     count = ", ".join(f"{len(done[name])} {text}" for name, text in words.items() if done[name])
     console.print(f"{target}: {count}; weights and logs stay where they are.", soft_wrap=True)
     for name in done["large"]:
-        console.print(f"left out, over {reference.LARGEST / 2**20:g} MiB: {name}", markup=False, soft_wrap=True)
+        most = reference.largest(name) / 2**20
+        console.print(f"left out, over {most:g} MiB: {name}", markup=False, soft_wrap=True)
     for name in done["strangers"]:
         console.print(f"not in the plan, so in no report: {target / name}", markup=False, soft_wrap=True)
     return _say_gaps(planned, console)

@@ -11,8 +11,10 @@ from lib.files import read_json, write_json, write_text
 from lib.study import state
 
 # What a reader needs of a run; weights, states of trainings and logs stay where they were made.
-LIGHT = (runs.RUN, runs.METRICS, "*.csv", "masks.safetensors", "trace.json.gz")
+MASKS = "masks.safetensors"
+LIGHT = (runs.RUN, runs.METRICS, "*.csv", MASKS, "trace.json.gz")
 LARGEST = 3 * 2**20  # bytes of a file that is worth its place in the repository
+LARGEST_MASKS = 2**19  # those of a network of more than 4 million weights its seed gives again
 
 
 def place(study: str) -> str:
@@ -44,9 +46,9 @@ def plan(study: str) -> dict:
 def keep(planned: dict) -> dict:
     """Make the finished runs of the plan the reference: their light files, each run whole or not at all.
 
-    A reference run that was made later stays. Returns run ids in `copied`, `unchanged` and `newer`, the files over
-    LARGEST in `large`, and in `strangers` the reference runs that the plan does not have. ValueError for a study
-    without a finished run, or one whose runs were made with other parameters.
+    A reference run that was made later stays. Returns run ids in `copied`, `unchanged` and `newer`, in `large` the
+    files over LARGEST and the masks over LARGEST_MASKS, and in `strangers` the reference runs that the plan does not
+    have. ValueError for a study without a finished run, or one whose runs were made with other parameters.
     """
     done = [run for run in planned["runs"] if state.of(planned, run) == "done"]
     if not done:
@@ -82,7 +84,7 @@ def _copy(source: Path, target: Path, with_notebook: bool) -> list[str]:
     files = sorted({path for pattern in LIGHT for path in source.glob(pattern)})
     if with_notebook and (source / runs.NOTEBOOK).is_file():
         files.append(source / runs.NOTEBOOK)
-    large = [path for path in files if path.stat().st_size > LARGEST]
+    large = [path for path in files if path.stat().st_size > largest(path.name)]
     for path in files:
         if path in large:
             continue
@@ -91,6 +93,11 @@ def _copy(source: Path, target: Path, with_notebook: bool) -> list[str]:
         else:
             shutil.copyfile(path, target / path.name)
     return [f"{source.name}/{path.name}" for path in large]
+
+
+def largest(name: str) -> int:
+    """Bytes that the file of this name, or at this path, may have."""
+    return LARGEST_MASKS if name.endswith(MASKS) else LARGEST
 
 
 def _without_places(text: str) -> str:
