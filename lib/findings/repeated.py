@@ -151,7 +151,9 @@ def _time(table: pd.DataFrame, batch: int) -> str:
 
 def collapse(table: pd.DataFrame) -> str | None:
     """The first iteration that left a layer without a weight; None where none did."""
-    empty = table["collapsed_layers"].fillna("") if "collapsed_layers" in table else pd.Series("", index=table.index)
+    # in a CSV file no name is not-a-number; runs of an earlier state have no such column
+    written = table["collapsed_layers"] if "collapsed_layers" in table else pd.Series("", index=table.index)
+    empty = written.map(lambda names: names if isinstance(names, str) else "")
     if not (empty != "").any():
         return None
     first = table[empty != ""].iloc[0]
