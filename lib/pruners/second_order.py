@@ -130,4 +130,5 @@ def _by_image(
         slopes = vmap(grad(loss), in_dims=(None, 0, 0))
         for x, y, _ in parts:
             for images, labels in zip(x.split(most), y.split(most), strict=True):
-                yield slopes(chosen, images, labels)
+                # they depend on parameters that take no part, too, and would keep the graph to these
+                yield {name: slope.detach() for name, slope in slopes(chosen, images, labels).items()}
