@@ -34,20 +34,22 @@ def stored(everything: pd.DataFrame, accuracy: pd.DataFrame, word: str) -> pd.Da
     """One row a finished run that stored a network: STORED, of `accuracy` (described) and of the notebooks STORING.
 
     A run of `repeated` has the density of its last iteration. A method says in brackets if its mask was ablated and,
-    where several notebooks stored networks, that it is not from `accuracy`. MACs are NaN where a run has not counted
-    them.
+    where networks were made in several ways, by which notebook, if not `accuracy`, and whether rewound. MACs are NaN
+    where a run has not counted them.
     """
     frames = {"": accuracy.assign(method=[_noted(row) for _, row in accuracy.iterrows()])}
     for notebook in STORING:
         made = everything[everything["notebook"] == notebook].assign(rounds=1)
         if notebook == "repeated" and len(made):
             made = made.assign(density=made["weights_kept"] / made["weights"])
+            rewound = made["retrain"] == "rewind"  # these have no source: no difference to name within either kind
+            frames["repeated, rewound"], made = tables.described(made[rewound], word), made[~rewound]
         frames[notebook] = tables.described(made, word)
     several = sum(len(frame) > 0 for frame in frames.values()) > 1
     rows = []
-    for notebook, frame in frames.items():
+    for made_by, frame in frames.items():
         for row in frame.to_dict("records"):
-            note = notebook if several else ""
+            note = made_by if several else ""
             rows.append({name: row.get(name, math.nan) for name in STORED} | {"method": bracketed(row["method"], note)})
     return pd.DataFrame(rows, columns=STORED)
 

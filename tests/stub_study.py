@@ -82,9 +82,9 @@ class Bench:
         self.started.append(subprocess.Popen(command, cwd=ROOT, env=self.environment, **pipes))
         return self.started[-1]
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess:
+    def run(self, *arguments: str, patience_s: float = PATIENCE_S) -> subprocess.CompletedProcess:
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=PATIENCE_S)
+        out, err = process.communicate(timeout=patience_s)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def close(self) -> None:

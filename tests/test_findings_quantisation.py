@@ -132,6 +132,8 @@ def test_the_runtime_and_its_failures_are_told():
     one.loc[one["order"] == "unpruned", ["int8_top1_pct", "int8_note"]] = [None, "op not supported: X"]
     assert "4 of 5 networks" in findings.executed(one)
     assert "Its notes: op not supported: X." in findings.executed(one)
+    read = rows().assign(int8_note=float("nan"))  # as from a CSV file in which all are empty
+    assert findings.executed(read) == findings.executed(rows())
 
 
 def test_sizes_and_metrics():

@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 from notebook_cells import execute, labels, words
-from stub_study import Bench
+from stub_study import PATIENCE_S, Bench
 
 from lib import paths, runs, summary
 from lib.report import typeset
@@ -66,8 +66,9 @@ def lab(tmp_path_factory):
     """A bench in which a small lab was executed and reported, by the command."""
     made = Bench(tmp_path_factory.mktemp("lab"), paths.NOTEBOOKS)
     made.write("lab", *BLOCKS, summary="summary_lab", fixed={"batch": 64, "lr": 0.001})
-    made.ended = made.run("run", "lab", "--report")
-    return made
+    made.ended = [made.run("run", "lab", patience_s=3 * PATIENCE_S), made.run("report", "lab")]
+    yield made
+    made.close()
 
 
 def outputs(path) -> list[dict]:
@@ -76,8 +77,8 @@ def outputs(path) -> list[dict]:
 
 
 def test_every_run_is_executed_without_a_word_on_the_side(lab):
-    assert lab.ended.returncode == 0, lab.ended.stdout + lab.ended.stderr
-    assert lab.ended.stderr == ""
+    assert [one.returncode for one in lab.ended] == [0, 0], [one.stdout + one.stderr for one in lab.ended]
+    assert "".join(one.stderr for one in lab.ended) == ""
     assert len(lab.done("lab")) == len(BLOCKS)
     for run in lab.done("lab"):
         folder = lab.runs / "lab" / run
@@ -97,6 +98,8 @@ def test_the_report_shows_every_part(lab):
     assert "prune.global_unstructured(parameters" in text
     assert "**Missing:**" not in text
     assert "does not include" not in text
+    named = pd.read_csv(folder / "tbl-runtimes-1.csv")["network"].unique().tolist()
+    assert named == ["Dense", "Mag (repeated) at sparsity 55.1 %", "neurons 0.5"]
     sizes = pd.read_csv(folder / "tbl-base.csv")
     assert sizes["network"].tolist() == ["Digits-20x20 / MLP-2x16"]
     assert pd.read_csv(folder / "tbl-methods-1.csv")["iteration"].tolist() == [0, 1], "Wanda was pruned once"

@@ -224,7 +224,7 @@ def size(rows: pd.DataFrame) -> str | None:
 
 def executed(rows: pd.DataFrame) -> str:
     """What ONNX Runtime makes of the networks in integers, beside their simulation in float32."""
-    tried = rows[rows["quantisation"] == BOTH].fillna({"int8_note": ""})  # a CSV file has no empty text
+    tried = rows[rows["quantisation"] == BOTH]
     done = tried[tried["int8_top1_pct"].notna()]
     if done.empty:
         return f"ONNX Runtime ran none of them in integers: {tried['int8_note'].iloc[0]}."
@@ -237,7 +237,7 @@ def executed(rows: pd.DataFrame) -> str:
     for batch in timed(rows) if len(pruned) and len(whole) else []:
         times = [1e3 * part[f"int8_latency_{batch}_s"].median() for part in (whole, pruned)]
         said += f" A pass of {batch} takes {times[0]:.3g} ms unpruned and {times[1]:.3g} ms pruned."
-    notes = sorted(set(tried["int8_note"]) - {""})
+    notes = sorted(set(tried["int8_note"].dropna()) - {""})  # a CSV file has no empty text
     return said + (f" Its notes: {'; '.join(notes)}." if notes else "")
 
 
