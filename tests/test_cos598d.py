@@ -44,7 +44,7 @@ def shrunk(name: str) -> dict:
         if "sources" in block["fixed"]:
             block["fixed"] |= {"repeats": 1, "batch": 8}
         if len(block.get("grid", {}).get("ratio", [])) > 1:
-            block["grid"]["ratio"] = RATIOS
+            block["grid"]["ratio"] = [ratio for ratio in RATIOS if ratio in block["grid"]["ratio"]]
     return study
 
 

@@ -280,7 +280,7 @@ def test_figure_shows_medians_and_quartiles():
     table = findings.quantiles(timed(lambda n, r, b: 0.001 * b))
     figure = plots_runtimes.latencies(table)
     assert figure.get_figwidth() == pytest.approx(WIDTH)
-    assert [ax.get_title() for ax in figure.axes] == ["batch 1", "batch 64"]
+    assert [ax.get_title("left") + ax.get_title() for ax in figure.axes] == ["batch 1", "batch 64"]
     for ax, batch in zip(figure.axes, (1, 64), strict=True):
         assert ax.get_xscale() == "log"
         for bars, runtime in zip(ax.containers, RUNTIMES, strict=True):

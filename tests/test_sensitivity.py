@@ -110,6 +110,6 @@ def test_what_a_layer_bears_ends_at_the_first_clear_fall():
 
 def test_the_figure_has_a_panel_a_kind_and_a_line_a_layer():
     figure = plots_sensitivity.layers(ROWS)
-    assert [ax.get_title() for ax in figure.axes] == ["weights", "neurons"]
+    assert [ax.get_title("left") + ax.get_title() for ax in figure.axes] == ["weights", "neurons"]
     assert [len(ax.lines) - 1 for ax in figure.axes] == [2, 1]
     plt.close(figure)

@@ -105,7 +105,7 @@ def test_impossible_series_are_refused_before_any_training(structures, rates, sa
 def test_more_inputs_than_there_are():
     data = tiny()
     assert [x.shape for x in timing.first_inputs(data, [1, 20]).values()] == [(1, 3, 8, 8), (20, 3, 8, 8)]
-    with pytest.raises(ValueError, match=r"^latency_batches are \[1, 21\]: at most 20"):
+    with pytest.raises(ValueError, match=r"^latency_batches are \[1, 21\]: 1 to 20, all test"):
         timing.first_inputs(data, [1, 21])
 
 
