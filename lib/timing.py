@@ -1,7 +1,8 @@
 """Inference times that can be compared: the networks take turns, so a busy moment hits all of them alike."""
 
+import random
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -63,16 +64,21 @@ def first_inputs(data: Dataset, batches: Collection[int]) -> dict[int, Tensor]:
 
 @torch.inference_mode()
 def latencies(
-    networks: dict[str, Callable[[Tensor], object]], inputs: dict[int, Tensor], *, repeats: int = 50, warmup: int = 5
+    networks: dict[str, Callable[[Tensor], object]],
+    inputs: dict[int, Tensor],
+    *,
+    repeats: int = 50,
+    warmup: int = 5,
+    before: Callable[[Tensor], object] | None = None,
 ) -> list[dict]:
     """Time single forward passes: rows `network`, `batch`, `repeat` (from 1), `seconds`.
 
     `inputs` has a batch for each batch size, on the device and normalised. In each of `warmup` untimed and `repeats`
     timed rounds every network has one turn with every batch, in an order that shifts by one from round to round; a
-    turn ends when the device is synchronised. Before the first network's turn with a batch the last one has an untimed
-    one, so that each comes after another with this batch: the first would otherwise find the caches full of the larger
-    batch, and look slower than the others. A network is a model, put in evaluation mode and left there, or any function
-    of a batch. ValueError for an impossible number.
+    turn ends when the device is synchronised. Before the first network's turn with a batch `before` (by default
+    `any_of` them) has an untimed one, so that each comes after one with this batch: the first would otherwise find the
+    caches full of the larger batch, and look slower than the others. A network is a model, put in evaluation mode and
+    left there, or any function of a batch. ValueError for an impossible number.
     """
     if not networks or not inputs or repeats < 1 or warmup < 0 or any(len(x) != n for n, x in inputs.items()):
         sizes = {n: len(x) for n, x in inputs.items()}
@@ -85,15 +91,24 @@ def latencies(
             network.eval()
     device = next(iter(inputs.values())).device
     settle(device)
-    before = object()  # no network's name
-    passes = {before: list(networks.values())[-1], **networks}
+    untimed = object()  # no network's name
+    passes = {untimed: before or any_of(networks.values()), **networks}
     turns, rows = [(name, batch) for batch in inputs for name in passes], []
     for turn in range(warmup + repeats):
         for name, batch in _rotated(turns, turn):
             seconds = _pass_s(passes[name], [inputs[batch]], device)
-            if turn >= warmup and name is not before:
+            if turn >= warmup and name is not untimed:
                 rows.append({"network": name, "batch": batch, "repeat": turn - warmup + 1, "seconds": seconds})
     return rows
+
+
+def any_of(networks: Iterable[Callable[[Tensor], object]]) -> Callable[[Tensor], object]:
+    """A function that calls one of them, drawn anew each time.
+
+    One and the same, run twice as often as the others, would find its weights in the caches and look faster.
+    """
+    some, draw = list(networks), random.Random(0)
+    return lambda x: draw.choice(some)(x)
 
 
 def _pass_s(network: Callable[[Tensor], Tensor], batches: list[Tensor], device: torch.device) -> float:

@@ -1,6 +1,5 @@
 import time
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 import torch
@@ -86,15 +85,15 @@ def test_impossible_settings(digits, changes):
 def test_single_passes_take_turns_at_every_batch_size():
     calls = []
     networks = {name: recorder(name, calls) for name in "ab"}
-    rows = timing.latencies(networks, {1: torch.zeros(1, 2), 8: torch.zeros(8, 2)}, repeats=5, warmup=1)
-    assert Counter((row["network"], row["batch"]) for row in rows) == {(n, b): 5 for n in "ab" for b in (1, 8)}
+    rows = timing.latencies(networks, {1: torch.zeros(1, 2), 8: torch.zeros(8, 2)}, repeats=20, warmup=1)
+    assert Counter((row["network"], row["batch"]) for row in rows) == {(n, b): 20 for n in "ab" for b in (1, 8)}
     rounds = [calls[i : i + 6] for i in range(0, len(calls), 6)]
-    assert len(rounds) == 6
-    # the last network has an untimed pass more with each batch, before the first one's turn
-    assert all(Counter(turn) == {("a", 1): 1, ("a", 8): 1, ("b", 1): 2, ("b", 8): 2} for turn in rounds)
-    assert len({tuple(turn) for turn in rounds}) == 6, "nobody is always first"
-    for turn in rounds:
-        assert all(before == ("b", batch) for before, (name, batch) in pairwise(turn) if name == "a")
+    assert len(rounds) == 21
+    # one of them has an untimed pass more with each batch, before the first one's turn; not always the same
+    more = [Counter(turn) - Counter([("a", 1), ("a", 8), ("b", 1), ("b", 8)]) for turn in rounds]
+    assert all(sorted(batch for _, batch in found) == [1, 8] for found in more)
+    assert {pair for found in more for pair in found} == {("a", 1), ("a", 8), ("b", 1), ("b", 8)}
+    assert len({turn[0] for turn in rounds}) > 2, "nobody is always first"
 
 
 @pytest.mark.parametrize("changes", [

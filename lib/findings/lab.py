@@ -178,6 +178,11 @@ def _kernel(row: pd.Series) -> str:
     return f"The sparse kernel of this device takes {1 / faster:.2f} of the time of the dense one in half precision."
 
 
+def listed(opening: str, sentences: list[str]) -> str:
+    """Markdown: what the sentences are of, and below it a list of them."""
+    return "\n".join([opening, "", *(f"- {sentence}" for sentence in sentences)])
+
+
 def contributions() -> pd.DataFrame:
     """An empty table of who did what, to be filled in by the authors."""
     parts = ("Repeated pruning, sizes and times", "Structured pruning", "Sensitivity", "Runtimes", "Further scores")

@@ -80,20 +80,14 @@ def latencies(
     """
     inputs = timing.first_inputs(data, batches)
     torch_s, others = ({k: f for k, f in functions.items() if (k[1] == TORCH) is own} for own in (True, False))
-    turns = _after_another("torch", torch_s)
     # torch's threads wait actively for some milliseconds after a pass; these would be in the way of ONNX Runtime's
-    turns |= {"rest": lambda _: time.sleep(REST_S)} | _after_another("onnx", others)
-    timed = timing.latencies(turns, inputs, repeats=repeats, warmup=warmup)
+    rest = {"rest": lambda _: time.sleep(REST_S)} if others else {}
+    turns = torch_s | rest | ({"before": timing.any_of(others.values())} if others else {}) | others
+    timed = timing.latencies(
+        turns, inputs, repeats=repeats, warmup=warmup, before=timing.any_of((torch_s or others).values())
+    )
     timed = [row for row in timed if row["network"] in functions]
     return [row | {"network": row["network"][0], "runtime": row["network"][1]} for row in timed]
-
-
-def _after_another(name: str, functions: Functions) -> dict:
-    """`functions`, and before them a pass of their last one that does not count: the first one's turn is as warm.
-
-    Without it the first network, mostly the unpruned one, took twice the time of the others at batch 1.
-    """
-    return {f"before {name}": list(functions.values())[-1], **functions} if functions else {}
 
 
 def _in_every_runtime(network: nn.Module, masks: Masks, data: Dataset, stem: Path, batches: list):
