@@ -131,6 +131,8 @@ def test_the_code_shown_is_that_which_was_executed(tmp_path):
     assert said == "```python\nprune(it)\n```\n```python\nagain()\n```\n"
     files.write_json(tmp_path / runs.NOTEBOOK, {"cells": []})
     assert lab.code(SimpleNamespace(directory=tmp_path)) == ""
+    (tmp_path / runs.NOTEBOOK).unlink()
+    assert "prune.global_unstructured" in lab.code(SimpleNamespace(directory=tmp_path)), "the workbench's own"
 
 
 @pytest.mark.parametrize(("gone", "share"), [(0, "0.00"), (2700, "90.00")])

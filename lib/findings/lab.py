@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from lib import catalog, summary, tables
+from lib import catalog, paths, summary, tables
 from lib.files import read_json
 from lib.findings import repeated
 from lib.findings.accuracy import CLEAR, difference
+from lib.runs import NOTEBOOK
 
 HOW = {"none": "without retraining", "rewind": "rewound and retrained"}
 BASE = "mag"  # the pruner of the lab's own iterations, global L1; others are compared with it
@@ -63,8 +64,9 @@ def _timed(pair: dict[str, SimpleNamespace]) -> list[int]:
 
 
 def code(one: SimpleNamespace) -> str:
-    """The cell of a run's executed notebook that is to be shown, as Markdown."""
-    cells = read_json(one.directory / "notebook.ipynb")["cells"]
+    """The cell that is to be shown of a run's executed notebook, or of the workbench's where that was not kept."""
+    executed = one.directory / NOTEBOOK
+    cells = read_json(executed if executed.is_file() else paths.notebook("repeated"))["cells"]
     shown = ["".join(cell["source"]) for cell in cells if "shown" in cell["metadata"].get("tags", [])]
     return "".join(f"```python\n{text}\n```\n" for text in shown)
 
