@@ -75,15 +75,23 @@ def _training(book) -> list:
 def _other_training(book) -> list:
     """How networks were trained by notebooks that train ones of their own, from the parameters of these."""
     rows = []
-    for notebook in ("multishot", "repeated", "structured", "quantized", "amp"):
-        made = book.everything[book.everything["notebook"] == notebook]
-        known = {n: entry["default"] for n, entry in parameters.declared(notebook).items() if n not in TOLD}
-        for task in dict.fromkeys(tables.task(run) for _, run in made.iterrows()):
-            runs = [run for _, run in made.iterrows() if tables.task(run) == task]
-            values = {name: list(dict.fromkeys(_text(name, run, known[name]) for run in runs)) for name in known}
-            said = ", ".join(f"{name.replace('_', ' ')} {' or '.join(texts)}" for name, texts in values.items())
+    for notebook in ("multishot", "amp"):
+        made = [run for _, run in book.everything[book.everything["notebook"] == notebook].iterrows()]
+        for task in dict.fromkeys(map(tables.task, made)):
+            said = _used(notebook, [run for run in made if tables.task(run) == task])
             rows.append((f"Training: {task} (notebook {notebook})", said))
+    for notebook in ("repeated", "structured", "quantized"):  # of many tasks: a row each would fill a page
+        made = [run for _, run in book.everything[book.everything["notebook"] == notebook].iterrows()]
+        if made:
+            rows.append((f"Training: notebook {notebook}", _used(notebook, made)))
     return rows
+
+
+def _used(notebook: str, runs: list[pd.Series]) -> str:
+    """The parameters of a notebook in words, with all values that its runs had."""
+    known = {n: entry["default"] for n, entry in parameters.declared(notebook).items() if n not in TOLD}
+    values = {name: list(dict.fromkeys(_text(name, run, known[name]) for run in runs)) for name in known}
+    return ", ".join(f"{name.replace('_', ' ')} {' or '.join(texts)}" for name, texts in values.items())
 
 
 def _text(name: str, run: pd.Series, default) -> str:
