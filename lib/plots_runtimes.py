@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lib.catalog import RUNTIMES
 from lib.findings.runtimes import batches, short
@@ -28,6 +29,9 @@ def latencies(table: pd.DataFrame) -> Figure:
             ends = [1000 * (own["median_s"] - own["q1_s"]), 1000 * (own["q3_s"] - own["median_s"])]
             ax.errorbar(1000 * own["median_s"], y, xerr=ends, fmt=marker, color=colour, label=runtime, elinewidth=1.2)
         ax.set(title=f"batch {size}", xlabel="time of a pass (ms)", xscale="log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.grid(axis="y", visible=False)
     axes[0, 0].set_yticks(range(len(names)), [short(name) for name in names], fontsize=7)
     axes[0, 0].set_ylim(len(names) - 0.5, -0.5)

@@ -30,7 +30,7 @@ def layers(rows: pd.DataFrame, whole: float | None = None) -> Figure:
             ax.plot(line["sparsity_pct"], line["top1_pct"], color=colour, marker=".", ms=4, lw=1.1)
         ax.axhline(whole, ls="--", lw=1, color="#555555")
         ax.set(title=kind, xlabel="sparsity of that layer (%)")
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncols": 2, "fontsize": 7}
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.24), "ncols": 2, "fontsize": 7}
         ax.legend(handles=_handles(names, colours), **below)
     axes[0, 0].set_ylabel("top-1 accuracy (%)")
     return figure
