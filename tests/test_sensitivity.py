@@ -101,8 +101,11 @@ def test_what_a_layer_bears_ends_at_the_first_clear_fall():
     assert found.loc[("neurons", "a"), "tolerated_pct"] == 0
     assert found.loc[("neurons", "a"), "cost_points"] == pytest.approx(70)
     most, ends, clear = findings.sentences(ROWS, images)
-    assert "`b` hurts most (0.80 points less; no clear loss up to 70 %) and `a` least (0.40 points less" in most
-    assert ends == "Of the ends of the network the first, `a`, 0.40 points less and the last, `b`, 0.80 points less."
+    assert (
+        "`b` leaves the lowest accuracy (0.80 points less; no clear loss up to 70 %) and `a` the highest (0.40" in most
+    )
+    assert "the first of these layers, `a`, it is 0.40 points less and" in ends
+    assert ends.endswith("of the last, `b`, 0.80 points less.")
     assert "clear above 0.71 points" in clear
     assert list(findings.table(ROWS, images).index) == ["a", "b"]
     assert findings.table(ROWS, images)["weights: points at 90 %"].tolist() == ["−0.40", "−0.80"]

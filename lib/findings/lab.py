@@ -119,7 +119,8 @@ def best_score(compared: dict[str, SimpleNamespace]) -> str | None:
     said = (
         f"At {at[label]['sparsity_pct']:.2f} % sparsity {best} has the best accuracy of the other scores, "
         f"{others[best]:.2f} %: {abs(gain):.2f} points {'above' if gain > 0 else 'below'} that of {label} "
-        f"({at[label]['top1_pct']:.2f} %), {side} {CLEAR:g} standard errors of the difference ({error:.2f} points)."
+        f"({at[label]['top1_pct']:.2f} %), {side} {CLEAR:g} standard errors of the difference ({error:.2f} points "
+        "each)."
     )
     return said if best == worst else f"{said} The lowest is that of {worst}, {others[worst]:.2f} %."
 
@@ -162,7 +163,7 @@ def pattern_sentences(one: SimpleNamespace) -> list[str]:
     return [
         f"With {round(4 * two['density'])} of each four weights the accuracy is {two['top1_pct']:.2f} %, "
         f"{abs(change):.2f} points {'above' if change > 0 else 'below'} the dense network's, {side} {CLEAR:g} standard "
-        f"errors of the difference ({error:.2f} points).",
+        f"errors of the difference ({error:.2f} points each).",
         f"{checked}, as checked in the masks of the last level."
         if held <= allowed
         else f"**The pattern does not hold:** of some four weights {held:.0f} are kept, where {allowed} are allowed.",
@@ -205,15 +206,17 @@ def conclusions(chosen: dict[str, dict[str, SimpleNamespace]], compared: dict[st
     """A sentence a task: how far it went, and at what price, with and without retraining; then the best score."""
     said = []
     for task, pair in chosen.items():
-        parts = [f"{one.table['top1_pct'].iloc[-1]:.2f} % {how}" for how, one in pair.items()]
-        first, last = (next(iter(pair.values())).table.iloc[at] for at in (0, -1))
+        last = {how: one.table.iloc[-1] for how, one in pair.items()}
+        parts = [
+            f"{row['top1_pct']:.2f} % {how} (smallest file {row['times_smaller']:.2f} times smaller)"
+            for how, row in last.items()
+        ]
+        table = next(iter(pair.values())).table
         said.append(
-            f"{task} has a top-1 accuracy of {first['top1_pct']:.2f} % dense, and at {last['sparsity_pct']:.2f} % "
-            f"sparsity {' and '.join(parts)}."
+            f"{task} has a top-1 accuracy of {table['top1_pct'].iloc[0]:.2f} % dense, and at "
+            f"{table['sparsity_pct'].iloc[-1]:.2f} % sparsity {' and '.join(parts)}."
         )
-        if lost := repeated.collapse(pd.DataFrame([first, last])):
+        if lost := repeated.collapse(table):
             said[-1] += f" {lost}"
-        else:
-            said[-1] += f" Its smallest file is then {last['times_smaller']:.1f} times smaller than the dense one."
     said += [f"{task}: {text[0].lower()}{text[1:]}" for task, one in compared.items() if (text := best_score(one))]
     return said

@@ -251,4 +251,4 @@ def _points(change: float) -> str:
 
 def _clear(change: float, error: float) -> str:
     side = "beyond" if abs(change) > CLEAR * error else "within"
-    return f"{side} {CLEAR:g} standard errors of the difference ({error:.2f} points, of the test set alone)"
+    return f"{side} {CLEAR:g} standard errors of the difference ({error:.2f} points each, of the test set alone)"

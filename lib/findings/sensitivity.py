@@ -58,13 +58,14 @@ def sentences(rows: pd.DataFrame, images: int) -> list[str]:
             continue
         worst, best = part.loc[part["cost_points"].idxmax()], part.loc[part["cost_points"].idxmin()]
         said.append(
-            f"Pruned alone by {worst['highest_pct']:g} % of its {kind}, `{worst['layer']}` hurts most "
-            f"({_change(worst)}; no clear loss up to {worst['tolerated_pct']:g} %) and `{best['layer']}` least "
+            f"Without {worst['highest_pct']:g} % of its {kind} alone, `{worst['layer']}` leaves the lowest accuracy "
+            f"({_change(worst)}; no clear loss up to {worst['tolerated_pct']:g} %) and `{best['layer']}` the highest "
             f"({_change(best)}; up to {best['tolerated_pct']:g} %)."
         )
         first, last = part.iloc[0], part.iloc[-1]
-        ends = [f"the first, `{first['layer']}`, {_change(first)}", f"the last, `{last['layer']}`, {_change(last)}"]
-        said.append(f"Of the ends of the network {' and '.join(ends)}.")
+        ends = [f"the first of these layers, `{first['layer']}`, it is {_change(first)}"]
+        ends.append(f"without that of the last, `{last['layer']}`, {_change(last)}")
+        said.append(f"Without that share of {' and '.join(ends)}.")
     if said:
         said.append(
             f"A loss is clear above {allowed(rows, images):.2f} points, {CLEAR:g} standard errors of the difference."
