@@ -58,8 +58,9 @@ def pays(model: nn.Module, shape: tuple[int, int, int], steps: int, batch: int, 
     if precision != "amp":
         return False  # the compiled step is no faster: the time is in the convolutions, which stay the library's
     used = flops.positions(model, shape)
-    values = sum(positions * len(model.get_parameter(name)) for name, positions in used.items())
-    macs = flops.macs(model, shape)["macs_dense"]
+    weights = {name: model.get_parameter(name) for name in used}
+    values = sum(positions * len(weights[name]) for name, positions in used.items())
+    macs = sum(positions * weights[name].numel() for name, positions in used.items())
     return macs <= CPU_PRODUCTS * values and 6 * macs * batch * steps >= CPU_WORK
 
 

@@ -158,9 +158,7 @@ def collapse(table: pd.DataFrame) -> str | None:
         return None
     first = table[empty != ""].iloc[0]
     names = empty[first.name].split()
-    rest = (
-        "a path is left" if first["connected"] else "no input reaches the output any more, and the accuracy is chance"
-    )
+    rest = "a path is left" if first["connected"] else "no input reaches the output any more"
     return (
         f"**From iteration {first['iteration']} ({first['sparsity_pct']:.2f} %) on {len(names)} "
         f"layer{'s have' if len(names) > 1 else ' has'} no weight left** "
