@@ -8,7 +8,7 @@ from lib.masks import Masks
 
 
 class Network(NamedTuple):
-    """A network between two stages. Its weights are those it computes with: 0 where removed, on the grid if there is one.
+    """A network between two stages. Its weights are those it computes with: 0 where removed, on their grid otherwise.
 
     `masks` names every weight of convolutions and linear layers. `grid` says how weights are rounded:
 
