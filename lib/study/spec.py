@@ -7,7 +7,7 @@ from itertools import product
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, ValidationError
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, NonNegativeInt, Tag, ValidationError
 
 from lib import parameters, paths, runs
 from lib.shares import TO_DENSITY
@@ -18,9 +18,12 @@ ALLOWED = {
 PLURAL = {"compressions": "compression", "ratios": "ratio", "sparsities": "sparsity"}
 
 # A run that builds on another sees the same images and the same network ...
-SAME = ("data", "model", "seed", "train_images")
+SAME = ("data", "model", "seed", "train_images", "validation_images")
 # ... and one that only looks at it (it trains nothing) also the same pruning.
 PRUNING = ("pruner", "density", "rounds", "schedule", "scope")
+
+
+MINIMUM = Field(min_length=1)
 
 
 class Block(BaseModel, extra="forbid"):
@@ -32,6 +35,25 @@ class Block(BaseModel, extra="forbid"):
     exclude: list[dict[str, Any]] = []
     seeds: Literal["all", "first"] = "all"
     exclusive: bool = False
+
+
+class Chain(BaseModel, extra="forbid"):
+    """Runs one after the other, each the source of the next: a stage is `notebook: {its parameters}`.
+
+    `chain` names it, in the ids of its runs and in the report; `fixed` goes to every stage that has the parameter. The
+    first stage starts from `source`, an earlier run, if there is one.
+    """
+
+    chain: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.-]*$")]
+    source: str = ""
+    fixed: dict[str, Any] = {}
+    stages: Annotated[list[Annotated[dict[str, dict[str, Any] | None], Field(min_length=1, max_length=1)]], MINIMUM]
+    seeds: Literal["all", "first"] = "all"
+    exclusive: bool = False
+
+
+def _kind(block: Any) -> str:
+    return "chain" if isinstance(block, Chain) or (isinstance(block, dict) and "chain" in block) else "block"
 
 
 def _summary(notebook: str) -> str:
@@ -52,8 +74,10 @@ class Study(BaseModel, extra="forbid"):
     question: str
     summary: Annotated[str, AfterValidator(_summary)] = "summary"
     fixed: dict[str, Any] = {}
-    seeds: list[NonNegativeInt] = Field([1], min_length=1)
-    blocks: list[Block] = Field(min_length=1)
+    seeds: Annotated[list[NonNegativeInt], MINIMUM] = [1]
+    blocks: Annotated[
+        list[Annotated[Annotated[Block, Tag("block")] | Annotated[Chain, Tag("chain")], Discriminator(_kind)]], MINIMUM
+    ]
 
 
 def read(name: str) -> Study:
@@ -75,8 +99,9 @@ def word(study: Study) -> str:
     """How the study mostly says how much is kept, a key of TO_DENSITY; its report uses the same word."""
     written: Counter = Counter()
     for block in study.blocks:
-        for name, value in {**study.fixed, **block.fixed, **block.grid}.items():
-            several = name in PLURAL or name in block.grid
+        grid = getattr(block, "grid", {})
+        for name, value in {**study.fixed, **block.fixed, **grid}.items():
+            several = name in PLURAL or name in grid
             if PLURAL.get(name, name) in TO_DENSITY:
                 written[PLURAL.get(name, name)] += len(value) if several and isinstance(value, list) else 1
     return written.most_common(1)[0][0] if written else "compression"
@@ -85,26 +110,68 @@ def word(study: Study) -> str:
 def expand(name: str, study: Study, seeds: list[int] | None = None) -> list[dict]:
     """All runs in the order of the file, as dicts `id`, `notebook`, `parameters`, `sources`, `exclusive`.
 
-    `parameters` are complete and checked; `sources` are the ids this run needs finished. ValueError in one
-    line for any name, type, range or reference that cannot work.
+    `parameters` are complete and checked; `sources` are the ids this run needs finished. A run of a chain has `chain`,
+    its name, and `stage`, from 1 on. ValueError in one line for any name, type, range or reference that cannot work.
     """
     seeds = study.seeds if seeds is None else seeds
     _check_shared(name, study)
     found: dict[str, dict] = {}
     for block in study.blocks:
-        for values, swept in _combinations(block, study, seeds):
-            try:
-                run = _run(name, block, values, swept, found)
-            except ValueError as error:
-                raise ValueError(f"study {name}: {error}") from None
-            if run["id"] in found:
-                raise ValueError(f"study {name}: two runs are called {run['id']}: sweep what tells them apart")
-            found[run["id"]] = run
+        try:
+            _check_chain(block)
+            for made in _linked(block, study, seeds) if isinstance(block, Chain) else _separate(block, study, seeds):
+                run = _run(name, *made, found)
+                if run["id"] in found:
+                    raise ValueError(f"two runs are called {run['id']}: sweep what tells them apart")
+                found[run["id"]] = run
+        except ValueError as error:
+            raise ValueError(f"study {name}: {error}") from None
     return list(found.values())
 
 
+def _notebooks(block: Block | Chain) -> list[str]:
+    return [next(iter(stage)) for stage in block.stages] if isinstance(block, Chain) else [block.notebook]
+
+
+def _check_chain(block: Block | Chain) -> None:
+    """A stage can follow another, and what is fixed for all is known to one of them at least."""
+    if not isinstance(block, Chain):
+        return
+    known = {notebook: parameters.declared(notebook) for notebook in _notebooks(block)}
+    following = _notebooks(block)[0 if block.source else 1 :]
+    for notebook in following:
+        if "source" not in known[notebook]:
+            raise ValueError(
+                f"chain {block.chain}: notebook {notebook} has no parameter 'source', so it follows nothing"
+            )
+    for parameter in block.fixed:
+        if not any(parameter in declared for declared in known.values()):
+            raise ValueError(f"chain {block.chain}: no stage of it has the parameter {parameter!r} of `fixed`")
+
+
+def _linked(block: Chain, study: Study, seeds: list[int]):
+    """Yield the stages of a chain as `_separate` does its runs, seed by seed."""
+    for seed in seeds if block.seeds == "all" else seeds[:1]:
+        source = block.source
+        for number, stage in enumerate(block.stages, 1):
+            notebook, own = next(iter(stage.items()))
+            known = parameters.declared(notebook)
+            shared = {k: v for k, v in {**study.fixed, **block.fixed, "seed": seed}.items() if k in known}
+            values = shared | (own or {}) | ({"source": source} if source else {})
+            place = {"chain": block.chain, "stage": number}
+            part = Block(notebook=notebook, exclusive=block.exclusive)
+            source = f"{block.chain}-{number}-{runs.run_id(notebook, values)}"
+            yield part, values, source, place
+
+
+def _separate(block: Block, study: Study, seeds: list[int]):
+    """Yield (block, values as the study writes them, id, nothing more to say) of the runs of a block."""
+    for values, swept in _combinations(block, study, seeds):
+        yield block, values, runs.run_id(block.notebook, values, swept), {}
+
+
 def _check_shared(name: str, study: Study) -> None:
-    used = {p for block in study.blocks for p in parameters.declared(block.notebook)}
+    used = {p for block in study.blocks for notebook in _notebooks(block) for p in parameters.declared(notebook)}
     for parameter in study.fixed:
         if parameter not in used:
             raise ValueError(f"study {name}: no notebook of it has the parameter {parameter!r} of `fixed`")
@@ -125,9 +192,8 @@ def _combinations(block: Block, study: Study, seeds: list[int]):
             yield combined, [*named, *(name for name in grid if name not in told_apart)]
 
 
-def _run(name: str, block: Block, values: dict, swept: list[str], earlier: dict[str, dict]) -> dict:
+def _run(name: str, block: Block, values: dict, identifier: str, place: dict, earlier: dict[str, dict]) -> dict:
     values, sources = _link(name, values, earlier)
-    identifier = runs.run_id(block.notebook, values, swept)
     given = _as_density(block.notebook, values)
     for source in sources:
         given = _inherit(block.notebook, given, earlier[source], alone=len(sources) == 1)
@@ -139,6 +205,7 @@ def _run(name: str, block: Block, values: dict, swept: list[str], earlier: dict[
         "parameters": resolved,
         "sources": sources,
         "exclusive": block.exclusive,
+        **place,
     }
 
 
