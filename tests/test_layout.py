@@ -24,7 +24,7 @@ RECORD = {
 COMPUTE = {
     "ablations", "checkpoint", "compact", "compiling", "conservation", "data", "device", "explore", "feasible",
     "flops", "formats", "formats_int8", "inference", "layer_tables", "masks", "memory", "models", "multishot",
-    "noise", "optimizers", "parametrised", "precision", "pruners", "quantise", "quantised_pruning",
+    "noise", "optimizers", "parametrised", "pipeline", "precision", "pruners", "quantise", "quantised_pruning",
     "quantised_runtime", "ranking", "reference_checkpoint", "repeated", "runtimes", "semi_structured", "sensitivity",
     "small_maps", "sparsity", "storage", "structured", "timing", "tracing", "train",
 }  # fmt: skip
