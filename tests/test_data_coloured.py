@@ -108,5 +108,5 @@ def test_names(name):
      "mnist-colour-32x64", "mnist-colour-64x64-95", "mnist-color"],
 )  # fmt: skip
 def test_names_that_are_none(name):
-    with pytest.raises(ValueError, match=rf"^unknown data '{name}': one of .*mnist-colour-P-SxS .* 1 to 100"):
+    with pytest.raises(ValueError, match=rf"^unknown data '{name}': one of .*mnist-colour-P-SxS .*\(1 to 100\)"):
         catalog.check("data", name)
