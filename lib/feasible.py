@@ -1,8 +1,8 @@
 """`python -m lib.feasible`: can these runs work at all? Asked before a study starts, where only torch can tell.
 
 The runs come as a JSON list of `{"id", "notebook", "parameters"}` on standard input. `data`, `model`, `train_images`,
-`test_images`, `batch`, `latency_batches`, `calibration_images`, `pruner`,
-`pretrained`, `checkpoint` and `layer_shares` mean in every notebook what they do in the workbench's.
+`test_images`, `batch`, `latency_batches`, `calibration_images`, `pruner`, `pretrained`,
+`checkpoint` and `layer_shares` mean in every notebook what they do in the workbench's.
 What many runs share is tried once. Nothing is written, but for data sets and pretrained weights that are downloaded.
 """
 
