@@ -23,10 +23,10 @@ RECORD = {
 }  # fmt: skip
 COMPUTE = {
     "ablations", "checkpoint", "compact", "compiling", "conservation", "data", "device", "explore", "feasible",
-    "flops", "formats", "formats_int8", "inference", "layer_tables", "masks", "memory", "models", "multishot",
-    "noise", "optimizers", "parametrised", "pipeline", "precision", "pruners", "quantise", "quantised_pruning",
-    "quantised_runtime", "ranking", "reference_checkpoint", "repeated", "runtimes", "semi_structured", "sensitivity",
-    "small_maps", "sparsity", "storage", "structured", "timing", "tracing", "train",
+    "flops", "formats", "formats_int8", "granularity", "inference", "layer_tables", "masks", "memory", "models",
+    "multishot", "noise", "optimizers", "parametrised", "pipeline", "precision", "pruners", "quantise",
+    "quantised_pruning", "quantised_runtime", "ranking", "reference_checkpoint", "repeated", "runtimes",
+    "semi_structured", "sensitivity", "small_maps", "sparsity", "storage", "structured", "timing", "tracing", "train",
 }  # fmt: skip
 BOTH = {"bench"}  # like a notebook, it calls one half and writes with the other
 HEAVY = {"torch", "torchvision"}
