@@ -58,9 +58,9 @@ def prune_inputs(net: Network, method: str, share: float, *, batches: Batches | 
 
     Without `batches` of each image what is smallest there. With them a fixed set: what has the lowest mean score over
     their images (of map-similarity: by the mean cosine of two maps and their mean L1 norms), exactly round(share * n)
-    of the n positions or channels that are not zero in all of them. Seen without other pruning of inputs, which this
-    takes the place of, and with their rounding. ValueError for an unknown method, a share outside [0, 1], maps of a
-    network without convolutions, or no batch.
+    of the n positions or channels that are not zero in all of them (those that are stay, whatever later images have
+    there). Seen without other pruning of inputs, whose place this takes, and with their rounding. ValueError for an
+    unknown method, a share outside [0, 1], maps of a network without convolutions, or no batch.
     """
     prune = {"method": method, "share": float(share), "fixed": batches is not None}
     rest = {name: what for name, what in net.inputs.items() if name != "prune"}
