@@ -61,10 +61,8 @@ def weakest(scores: Tensor, share: float) -> Tensor:
     flat = _rows(scores)
     present = flat.count_nonzero(1)
     gone = _count(present, share)
-    ranks = torch.where(gone > 0, flat.shape[1] - present + gone, 0).tolist()
-    # selection: a tenth of the time of sorting
-    limits = [row.kthvalue(rank).values if rank else row.new_zeros(()) for row, rank in zip(flat, ranks, strict=True)]
-    limit = torch.stack(limits).view(-1, *[1] * (scores.ndim - 1))
+    limit = torch.where(gone > 0, _at(flat, flat.shape[1] - present + gone), 0).to(scores.dtype)
+    limit = limit.view(-1, *[1] * (scores.ndim - 1))
     lowest = scores <= limit
     surplus = _rows(lowest).count_nonzero(1) - (flat.shape[1] - present) - gone  # of those that tie with the limit
     tied = (surplus > 0).nonzero().flatten()
@@ -81,6 +79,17 @@ def _rows(scores: Tensor) -> Tensor:
     return (scores.permute(0, 2, 3, 1) if last else scores).flatten(1)
 
 
+def _at(rows: Tensor, ranks: Tensor) -> Tensor:
+    """The value at its rank (from 1 on) of each row of numbers from 0 on, by selection: a tenth of the time of sorting.
+
+    One selection for all: where the rank is not the highest, numbers below all others make up for it.
+    """
+    highest = ranks.max().clamp(min=1)
+    more = torch.arange(int(highest - ranks.min()), device=rows.device) < (highest - ranks)[:, None]
+    fill = torch.where(more, -1.0, torch.inf).to(rows.dtype)
+    return torch.cat([rows, fill], 1).kthvalue(int(highest), dim=1).values
+
+
 def _count(present: Tensor, share: float) -> Tensor:
     """How many of so many go, in Python's and torch's rounding."""
     return (share * present.double()).round().long()
@@ -94,15 +103,16 @@ def similar(cosines: Tensor, norms: Tensor, share: float) -> Tensor:
     in one step a map. When a single one is left and is to go too, it goes.
     """
     count, order = norms.shape[1], norms.sort(dim=1, descending=True, stable=True).indices
-    like = cosines.gather(1, order[:, :, None].expand_as(cosines)).gather(2, order[:, None, :].expand_as(cosines))
-    at = torch.full_like(norms, -2.0)  # less than any cosine: the largest goes last
-    for i in range(1, count):
-        to = like[:, i, :i]
-        at[:, i] = torch.where(at[:, :i] <= to, to, -2.0).amax(1)
+    images = torch.arange(len(norms), device=norms.device)
+    at = torch.full_like(norms, torch.inf)  # so that what has not been looked at is no larger map
+    for i in order.T:
+        to = cosines[images, i]
+        at[images, i] = torch.where(at <= to, to, -2.0).amax(1)  # less than any cosine: the largest goes last
     present = norms > 0
-    at.masked_fill_(~present.gather(1, order), -torch.inf)
+    at.masked_fill_(~present, -torch.inf)
     gone = _count(present.sum(1), share)
-    # by similarity, and the smallest first among equals; positions from the smallest map on
-    turn = at.flip(1).sort(dim=1, descending=True, stable=True).indices
+    # by similarity, and the smallest first among equals
+    upwards = order.flip(1)
+    turn = at.gather(1, upwards).sort(dim=1, descending=True, stable=True).indices
     early = torch.arange(count, device=norms.device) < gone[:, None]
-    return torch.zeros_like(present).scatter_(1, order.flip(1).gather(1, turn), early)
+    return torch.zeros_like(present).scatter_(1, upwards.gather(1, turn), early)
