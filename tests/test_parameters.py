@@ -167,3 +167,12 @@ def test_repeated_pruning_that_can():
     for given in ({"retrain": "rewind", "pruner": "movement"}, {"retrain": "none", "source": "s/dense"}):
         assert {name: parameters.resolve("repeated", given)[name] for name in given} == given
     assert parameters.resolve("multishot", {"pruner": "movement"})["pruner"] == "movement", "it has no such choice"
+
+
+def test_activation_pruning_is_by_a_known_method_and_a_share():
+    parameters.Allowed(activation_method="map-similarity", activation_share=0.0, calibrated=True)
+    with pytest.raises(ValidationError, match="'element-l1', 'element-l2', 'map-l1', 'map-l2' or 'map-similarity'"):
+        parameters.Allowed(activation_method="l1")
+    for share in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValidationError, match="activation_share"):
+            parameters.Allowed(activation_share=share)
