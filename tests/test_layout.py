@@ -14,7 +14,7 @@ import pytest
 from lib import catalog, parameters, paths
 
 ROOT = paths.ROOT
-NEUTRAL = {"catalog", "files", "rates", "rounds"}
+NEUTRAL = {"catalog", "files", "rates", "rounds", "widths"}
 RECORD = {
     "command", "findings", "machine", "networks", "panels", "panels_trace", "parameters", "paths", "plots",
     "plots_collapse", "plots_conservation", "plots_levels", "plots_quantisation", "plots_repeated", "plots_runtimes",
@@ -24,7 +24,7 @@ RECORD = {
 COMPUTE = {
     "ablations", "checkpoint", "compact", "compiling", "conservation", "data", "device", "explore", "feasible",
     "flops", "formats", "formats_int8", "inference", "layer_tables", "masks", "memory", "models", "multishot",
-    "noise", "optimizers", "parametrised", "precision", "pruners", "quantise", "quantised_pruning",
+    "noise", "optimizers", "parametrised", "pipeline", "precision", "pruners", "quantise", "quantised_pruning",
     "quantised_runtime", "ranking", "reference_checkpoint", "repeated", "runtimes", "semi_structured", "sensitivity",
     "small_maps", "sparsity", "storage", "structured", "timing", "tracing", "train",
 }  # fmt: skip
