@@ -63,6 +63,9 @@ UNPRUNED = "unpruned"  # the network beside them that keeps everything
 # Pruning and quantisation, one after the other (see `lib.quantised_pruning`).
 PRUNED_FIRST, QUANTISED_FIRST = "prune, then quantise", "quantise, then prune"
 
+# How what enters layers is pruned (see `lib.pipeline.activations`). The first two are the same.
+ACTIVATION_METHODS = ("element-l1", "element-l2", "map-l1", "map-l2", "map-similarity")
+
 # What runs a network (see `lib.runtimes`): as it is, exported, and with 8-bit weights and activations.
 RUNTIMES = ("PyTorch", "ONNX Runtime", "ONNX Runtime int8")
 

@@ -70,6 +70,9 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     timed_passes: NonNegativeInt = 0
     structured_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5
     sparsities: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)] = [0.5]
+    activation_method: Literal[catalog.ACTIVATION_METHODS] = "element-l1"
+    activation_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    calibrated: bool = False
     lr: PositiveNumber = 0.001
     lr_schedule: Literal[rates.SCHEDULES] = "constant"
     lr_drops: list[PositiveInt] = []
