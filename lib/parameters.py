@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from lib import catalog, paths, rates
+from lib import catalog, paths, rates, widths
 from lib.rounds import SCOPES, check_scope, densities
 
 Density = Annotated[float, Field(gt=0, le=1)]
@@ -89,6 +89,9 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     train_images: NonNegativeInt = 0
     test_images: NonNegativeInt = 0
     structures: list[Literal[catalog.STRUCTURES]] = []
+    grid: Literal[widths.GRIDS] = "fixed"
+    weight_bits: int = 8
+    fraction_bits: int = widths.CHOSEN
     rates: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)] = [0.5]  # last: hides the module
 
     @model_validator(mode="after")
@@ -167,6 +170,11 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
         if self.pretrained and self.model not in catalog.PRETRAINED:
             known = ", ".join(catalog.PRETRAINED)
             raise ValueError(f"pretrained is True with model {self.model}, and no such weights exist: one of {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _grids_have_such_widths(self):
+        widths.check(self.grid, self.weight_bits, self.fraction_bits)
         return self
 
     @model_validator(mode="after")

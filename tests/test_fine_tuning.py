@@ -15,6 +15,7 @@ from lib import models, quantise, train
 from lib.data import normalise
 from lib.masks import apply_masks_
 from lib.pipeline import grids, training
+from lib.pipeline.inputs import evaluated, prune_inputs
 from lib.pipeline.network import Network
 from lib.pipeline.training import fine_tune, settled, trainable
 
@@ -185,6 +186,33 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, monkeypatch, often, k
     once_more, rows = fine_tune(net, data, checkpoint=file, **RECIPE)
     assert same(once_more.model, whole.model)
     assert untimed(rows) == untimed(expected)
+
+
+@pytest.mark.parametrize("rounding", ["fixed", "int8"])
+@pytest.mark.parametrize("kind", ["none", "fixed", "shared"])
+def test_inputs_are_pruned_and_rounded_while_training(kind, rounding):
+    data = tiny(augmented=False)
+    net = ALL[kind](pruned())._replace(inputs={"prune": {"method": "element-l1", "share": 0.2, "fixed": False}})
+    net = grids.round_inputs_fixed(net, 8, 4) if rounding == "fixed" else grids.round_inputs_int8(net, [batch(data)])
+    tuned, rows = fine_tune(net, data, **RECIPE | {"epochs": 4})
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert tuned.inputs == net.inputs
+    assert not any(module._forward_pre_hooks for module in tuned.model.modules())
+    assert evaluated(tuned, data)["loss"] == rows[-1]["test_loss"] != train.evaluate(tuned.model, data)["loss"]
+    without, _ = fine_tune(net._replace(inputs={}), data, **RECIPE | {"epochs": 4})
+    assert not same(tuned.model, without.model)
+
+
+def test_a_calibrated_set_of_pruned_inputs_holds_while_training_and_in_a_checkpoint(tmp_path):
+    data, file = tiny(augmented=False), tmp_path / "state.pt"
+    net = prune_inputs(GRIDS["fixed"](pruned()), "element-l1", 0.3, batches=[batch(data)])
+    whole, expected = fine_tune(net, data, checkpoint=file, **RECIPE)
+    found, rows = fine_tune(net, data, checkpoint=file, **RECIPE)
+    assert same(found.model, whole.model)
+    assert rows == expected, "from the checkpoint, times too"
+    other = prune_inputs(net, "element-l1", 0.3, batches=[(-batch(data)[0], batch(data)[1])])
+    with pytest.warns(RuntimeWarning, match="is of a training with inputs"):
+        fine_tune(other, data, checkpoint=file, **RECIPE)
 
 
 def test_a_checkpoint_of_another_grid_is_not_used(tmp_path):

@@ -1,6 +1,7 @@
 """Fixed point, 8 bits and shared weights of a network, beside torch's rounding and the best clustering there is."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from lib import masks, models, pruners, quantise, widths
 from lib.pipeline import grids
+from lib.pipeline.inputs import attach
 from lib.pipeline.network import Network
 
 SHAPE = (3, 8, 8)
@@ -110,6 +112,9 @@ def test_gradients_pass_the_rounding():
 
 def test_the_best_fraction_is_that_of_the_least_error_or_of_the_highest_score():
     net = pruned("conv")
+    with torch.no_grad():
+        for weight in net.model.parameters():
+            weight.mul_(4)
 
     def error(candidate: Network) -> float:
         pairs = zip(net.model.parameters(), candidate.model.parameters(), strict=True)
@@ -212,6 +217,56 @@ def test_each_layer_has_its_own_codebook(bits):
     net = pruned("conv")
     for row in grids.effects(net, grids.share(net, bits)):
         assert 2 ** (bits - 1) < row["values"] <= 2**bits
+
+
+# What enters layers
+
+
+def test_rounding_of_inputs_takes_the_place_of_an_earlier_one_and_keeps_their_pruning():
+    prune = {"method": "element-l1", "share": 0.5, "fixed": False}
+    net = pruned("conv")._replace(inputs={"prune": prune})
+    made = grids.round_inputs_fixed(net, 6, 3)
+    assert made.inputs == {"prune": prune, "round": {"kind": "fixed", "bits": 6, "fraction": 3}}
+    assert list(made.inputs) == ["prune", "round"]
+    assert net.inputs == {"prune": prune}
+    draw = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(6, *SHAPE, generator=draw) + 2, torch.zeros(6)) for _ in range(2)]
+    again = grids.round_inputs_int8(made, batches)
+    found = again.inputs["round"]["ranges"]
+    assert again.inputs["prune"] == prune
+    assert json.loads(json.dumps(found)) == found
+    assert found == grids.round_inputs_int8(net, batches).inputs["round"]["ranges"], "seen without other rounding"
+    assert not any(layer._forward_pre_hooks for layer in net.model.modules())
+    with attach(net.model, net.inputs):
+        wanted = quantise.ranges_of(net.model, batches)
+    assert found == {name: list(ends) for name, ends in wanted.items()}
+    unpruned = grids.round_inputs_int8(pruned("conv"), batches).inputs["round"]["ranges"]
+    assert found != unpruned, "what is pruned before is no longer seen in later layers"
+
+
+def entering(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """What each convolution and linear layer gets after the hooks that it has."""
+    seen = []
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    handles = [layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for layer in layers]
+    with torch.no_grad():
+        model(x)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def test_values_that_enter_layers_are_on_their_grid():
+    draw = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(6, *SHAPE, generator=draw), torch.zeros(6))]
+    net = pruned("conv")
+    for made, step in ((grids.round_inputs_fixed(net, 8, 4), 1 / 16), (grids.round_inputs_int8(net, batches), None)):
+        with attach(made.model, made.inputs) as model:
+            seen = entering(model, batches[0][0])
+        assert len(seen) == len(net.masks)
+        for x in seen:
+            assert len(x.unique()) <= 256
+            assert step is None or torch.equal((x / step).round() * step, x)
 
 
 # What cannot be

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lib import widths
 from lib.masks import prunable
+from lib.pipeline.inputs import attach
 from lib.pipeline.network import Network
 from lib.quantise import ranges_of, rounded, straight
 
@@ -131,8 +132,6 @@ def round_inputs_int8(net: Network, batches: list[tuple[Tensor, Tensor]]) -> Net
     See `lib.quantise`. Seen is what enters the network as it is, with its rounded weights and pruned inputs, but with
     inputs that are not rounded.
     """
-    from lib.pipeline.inputs import attach
-
     with attach(net.model, {name: value for name, value in net.inputs.items() if name != "round"}):
         ranges = ranges_of(net.model, batches)
     return _rounding(net, {"kind": "int8", "ranges": {name: list(ends) for name, ends in ranges.items()}})

@@ -1,7 +1,6 @@
 """Fine-tuning of a network between two stages: what is removed stays removed, what is rounded stays rounded."""
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from lib.data import Dataset, fingerprint
 from lib.masks import apply_masks_, prunable
 from lib.pipeline.grids import fixed, share
+from lib.pipeline.inputs import attach
 from lib.pipeline.network import Network
 from lib.quantise import QuantisedConv2d, QuantisedLinear
 from lib.train import train
@@ -42,7 +42,7 @@ def fine_tune(
     if net.grid.get("kind") == "shared" and data.device.type == "cpu":
         settings |= {"graph": False}  # a compiled sum over the weights of a code has no fixed order
     facts = {"grid": repr(net.grid), "inputs": _told(net.inputs)}
-    with _attached(made, net.inputs):
+    with attach(made, net.inputs):
         rows = train(made, data, masks=net.masks, facts=facts, **settings)
     return settled(made, net), rows
 
@@ -169,14 +169,6 @@ def _begun(net: Network, initial: nn.Module) -> Network:
     begun = net._replace(model=copy.deepcopy(initial))
     apply_masks_(begun.model, net.masks)
     return share(begun, net.grid["bits"]) if net.grid.get("kind") == "shared" else begun
-
-
-def _attached(model: nn.Module, inputs: dict) -> AbstractContextManager:
-    if not inputs:
-        return nullcontext()
-    from lib.pipeline.inputs import attach
-
-    return attach(model, inputs)
 
 
 def _told(value) -> str:
