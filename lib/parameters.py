@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from lib import catalog, paths, rates
+from lib import catalog, paths, rates, widths
 from lib.rounds import SCOPES, check_scope, densities
 
 Density = Annotated[float, Field(gt=0, le=1)]
@@ -94,6 +94,9 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     share_kept: Share = 1.0
     pruning_scope: Literal["local", "global"] = "local"
     layer_shares: dict[str, Share] = {}
+    grid: Literal[widths.GRIDS] = "fixed"
+    weight_bits: int = 8
+    fraction_bits: int = widths.CHOSEN
     rates: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)] = [0.5]  # last: hides the module
 
     @model_validator(mode="after")
@@ -186,6 +189,11 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
             raise ValueError(
                 f"method {self.method} with data {self.data}: its input is an image of ones, so images are allowed"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _grids_have_such_widths(self):
+        widths.check(self.grid, self.weight_bits, self.fraction_bits)
         return self
 
     @model_validator(mode="after")

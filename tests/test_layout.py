@@ -14,7 +14,7 @@ import pytest
 from lib import catalog, parameters, paths
 
 ROOT = paths.ROOT
-NEUTRAL = {"catalog", "files", "rates", "rounds"}
+NEUTRAL = {"catalog", "files", "rates", "rounds", "widths"}
 RECORD = {
     "command", "findings", "machine", "networks", "panels", "panels_trace", "parameters", "paths", "plots",
     "plots_collapse", "plots_conservation", "plots_levels", "plots_quantisation", "plots_repeated", "plots_runtimes",
