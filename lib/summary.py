@@ -16,6 +16,9 @@ COLLAPSE = 2  # from this compression on a report asks which methods lose whole 
 REPORTED = {"accuracy", "layers", "timing", "runtime", "trace", "amp", "multishot", "checkpoint"}
 # The same for the report of the pruning lab.
 LAB = {"accuracy", "repeated", "multishot", "structured", "sensitivity", "runtime", "quantized"}
+# The same for the report of the compression pipeline: its stages.
+PIPELINE = {"pretrained", "prune_weights", "prune_activations", "quantise", "fine_tune", "coded"}
+STAGED = ["run", "notebook", "chain", "stage", "source", "seed", "data", "model", "task"]
 
 
 def load(study: str, results: str = "") -> SimpleNamespace:
@@ -29,9 +32,10 @@ def load(study: str, results: str = "") -> SimpleNamespace:
     with, or None; `folder` for its figures; `planned` and `done` (accuracy runs, described, a row each); `ablations`,
     its `planned` and `done` with the runs that an ablation changed, which the others leave out; `looked` (planned runs
     of the notebook layers, described); `involved`, `stored` (planned runs that have a network and finished ones that
-    stored it, of any notebook, see `lib.networks`); `everything` (finished runs of all notebooks); `gaps` (run -> why
-    it is missing); `histories`, `layers` (tables of all finished accuracy runs); `data` (the facts of each set of
-    images); `facts` (run -> its run.json); `parts`. Any of the frames but `everything` may be empty.
+    stored it, of any notebook, see `lib.networks`); `staged` (planned stages of compression pipelines, see `staged`);
+    `everything` (finished runs of all notebooks); `gaps` (run -> why it is missing); `histories`, `layers` (tables of
+    all finished accuracy runs); `data` (the facts of each set of images); `facts` (run -> its run.json); `parts`. Any
+    of the frames but `everything` may be empty.
     ValueError for a study never started, or without reference runs when these are asked for.
     """
     if results not in RESULTS:
@@ -70,6 +74,7 @@ def _book(name: str, plan: dict, folder: Path | None, beside: SimpleNamespace | 
         looked=tables.planned(plan, "layers"),
         involved=networks.involved(plan),
         stored=networks.stored(everything, done, word),
+        staged=staged(plan),
         everything=everything,
         gaps=state.gaps(plan),
         histories=runs.table(study, accuracy["run"], "history"),
@@ -77,6 +82,24 @@ def _book(name: str, plan: dict, folder: Path | None, beside: SimpleNamespace | 
         data=_data(study, everything["run"]),
         facts={run: runs.facts(study, run) for run in everything["run"]},
     )
+
+
+def staged(plan: dict) -> pd.DataFrame:
+    """One row a planned run of the notebooks PIPELINE: STAGED, `chain` empty and `stage` 0 for one of no chain.
+
+    `source` is the run whose network it takes, empty where it has none; what of a network a run does not name, such as
+    its data, is that of its source.
+    """
+    known: dict[str, dict] = {}
+    rows = []
+    for run in plan["runs"]:
+        if run["notebook"] in PIPELINE:
+            source = next(iter(run["sources"]), "")
+            values = known[run["id"]] = {"seed": 0} | known.get(source, {}) | run["parameters"]
+            shown = {name: values[name] for name in ("seed", "data", "model")} | {"task": tables.task(values)}
+            place = {"chain": run.get("chain", ""), "stage": run.get("stage", 0), "source": source}
+            rows.append({"run": run["id"], "notebook": run["notebook"]} | place | shown)
+    return pd.DataFrame(rows, columns=STAGED)
 
 
 def looks(book: SimpleNamespace, notebook: str) -> list[SimpleNamespace]:
