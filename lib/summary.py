@@ -18,6 +18,7 @@ REPORTED = {"accuracy", "layers", "timing", "runtime", "trace", "amp", "multisho
 LAB = {"accuracy", "repeated", "multishot", "structured", "sensitivity", "runtime", "quantized"}
 # The same for the report of the compression pipeline: its stages.
 PIPELINE = {"pretrained", "prune_weights", "prune_activations", "quantise", "fine_tune", "coded"}
+DEEP_COMPRESSION = {"model": "lenet-300-100", "data": "mnist"}  # whose row of Han et al. 2016 it compares with
 STAGED = ["run", "notebook", "chain", "stage", "source", "seed", "data", "model", "task"]
 
 
@@ -137,8 +138,9 @@ def explained(book: SimpleNamespace, density: float) -> str:
 def parts(plan: dict) -> set[str]:
     """What the report of a plan has something to say about.
 
-    The names of its notebooks (`accuracy` only for runs that no ablation changed); `ablations`; `collapse`; and
-    `methods-by-layer`, where methods can be compared layer by layer.
+    The names of its notebooks (`accuracy` only for runs that no ablation changed); `ablations`; `collapse`;
+    `methods-by-layer`, where methods can be compared layer by layer; and of compression pipelines `chains`,
+    `deep-compression` (one on that paper's network and data), `weight-methods` and `input-methods` (beside the chains).
     """
     found = {run["notebook"] for run in plan["runs"]} - {"accuracy"}
     planned = tables.planned(plan)
@@ -149,9 +151,23 @@ def parts(plan: dict) -> set[str]:
         found.add("ablations")
     if compared["compression"].nunique() > 3 and compared["compression"].max() >= COLLAPSE:
         found.add("collapse")
+    found |= _staged_parts(staged(plan))
     if _compared(tables.planned(plan, "layers")):
         found.add("methods-by-layer")
     return found
+
+
+def _staged_parts(planned: pd.DataFrame) -> set[str]:
+    """What the report of compression pipelines has beside the names of notebooks."""
+    alone = set(planned.loc[planned["chain"] == "", "notebook"])
+    chained = planned[planned["chain"] != ""]
+    there = {
+        "chains": len(chained) > 0,
+        "deep-compression": (chained[list(DEEP_COMPRESSION)] == pd.Series(DEEP_COMPRESSION)).all(axis=1).any(),
+        "weight-methods": "prune_weights" in alone,
+        "input-methods": "prune_activations" in alone,
+    }
+    return {name for name, found in there.items() if found}
 
 
 def unreported(book: SimpleNamespace, reported: set[str] = REPORTED) -> str | None:

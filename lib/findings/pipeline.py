@@ -3,11 +3,12 @@
 The numbers of a stage are those of the file that its run wrote, loaded again and evaluated.
 """
 
+import math
 from types import SimpleNamespace
 
 import pandas as pd
 
-from lib import summary, tables
+from lib import runs, summary, tables
 from lib.findings.accuracy import CLEAR, difference
 
 SHORT = {
@@ -33,7 +34,7 @@ def chains(book: SimpleNamespace) -> dict[str, SimpleNamespace]:
     plan = book.staged.set_index("run", drop=False)
     found = {}
     for name, own in plan[plan["chain"] != ""].groupby("chain", sort=False):
-        levels = [list(runs["run"]) for _, runs in own.groupby("stage")]
+        levels = [list(level["run"]) for _, level in own.groupby("stage")]
         before = _sources(plan, levels[0])
         while before:
             levels, before = [before, *levels], _sources(plan, before)
@@ -71,7 +72,7 @@ def _stage(book: SimpleNamespace, planned: pd.DataFrame, number: int) -> SimpleN
 
 def mean(stage: SimpleNamespace, metric: str) -> float:
     """Mean over seeds; NaN for a stage that is not finished."""
-    return stage.rows[metric].mean() if len(stage.rows) else float("nan")
+    return stage.rows[metric].astype(float).mean() if len(stage.rows) else math.nan
 
 
 def finished(chain: SimpleNamespace) -> list[SimpleNamespace]:
@@ -85,15 +86,35 @@ def steps(chain: SimpleNamespace) -> list[tuple[SimpleNamespace, SimpleNamespace
     return [(a, b) for a, b in pairs if len(a.rows) and len(b.rows) and set(a.rows["seed"]) & set(b.rows["seed"])]
 
 
-def change(before: SimpleNamespace, after: SimpleNamespace, images: int | None) -> tuple[float, str]:
-    """Points of top-1 accuracy from one stage to another, of the seeds that both have, and how sure that is."""
+def change(before: SimpleNamespace, after: SimpleNamespace, images: int | None) -> tuple[float, float]:
+    """Points of top-1 accuracy from one stage to another, of the seeds that both have, and their standard error."""
     both = before.rows[["seed", "top1_pct"]].merge(after.rows[["seed", "top1_pct"]], on="seed")
-    points, error = difference(both["top1_pct_y"], both["top1_pct_x"], images)
-    if pd.isna(error):
-        return points, "with no known uncertainty"
+    return difference(both["top1_pct_y"], both["top1_pct_x"], images)
+
+
+def sure(points: float, error: float) -> str:
+    """How a difference of accuracies lies to its standard error, both in points."""
+    if math.isnan(error):
+        return "with no known uncertainty"
     side = "beyond" if abs(points) > CLEAR * error else "within"
-    basis = f"over {len(both)} seeds" if len(both) > 1 else "of the test set alone"
-    return points, f"{side} {CLEAR:g} standard errors of the difference ({error:.2f} points each, {basis})"
+    return f"{side} {CLEAR:g} standard errors of the difference ({error:.2f} points each)"
+
+
+def by_task(chains: dict[str, SimpleNamespace]) -> dict[str, list[SimpleNamespace]]:
+    """task -> its chains of which a stage is finished."""
+    found: dict[str, list] = {}
+    for chain in chains.values():
+        if finished(chain):
+            found.setdefault(chain.task, []).append(chain)
+    return found
+
+
+def last_layers(book: SimpleNamespace, chain: SimpleNamespace) -> SimpleNamespace | None:
+    """The last finished `stage` with `layers` and `parts`, tables of its first seed; None without one."""
+    if not (done := finished(chain)):
+        return None
+    run = done[-1].rows["run"].iloc[:1]
+    return SimpleNamespace(stage=done[-1], **{name: runs.table(book.study, run, name) for name in ("layers", "parts")})
 
 
 def gaps(chain: SimpleNamespace) -> str | None:
@@ -177,5 +198,7 @@ def _count(stage: SimpleNamespace) -> str:
 
 
 def _spread(values: pd.Series, digits: int) -> str:
-    """`1.20`, or of several seeds `1.20 ± 0.10`; `missing` where it cannot be computed."""
-    return tables.spread(values, digits).partition(" (n")[0]
+    """`1.20`, or of several seeds that differ `1.20 ± 0.10`; empty where a network has no such number."""
+    if values.isna().all():
+        return ""
+    return tables.spread(values.drop_duplicates() if values.nunique() == 1 else values, digits).partition(" (n")[0]

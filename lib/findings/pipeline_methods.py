@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pandas as pd
 
 from lib import tables
-from lib.findings.accuracy import CLEAR, difference
+from lib.findings.accuracy import difference
+from lib.findings.pipeline import sure
 
 # Parameters that are a place in the table, or say which network it is.
 PLACED = {"data", "model", "seed", "source", "run_dir"}
@@ -146,19 +147,19 @@ def best(runs: pd.DataFrame, images: int | None, rising: bool = False) -> str | 
     named = _named(runs[runs["share"] == share])
     order = sorted(named, key=lambda name: -named[name]["top1_pct"].mean())
     first, second, last = (named[order[at]] for at in (0, 1, -1))
-    lead, sure = _clear(first["top1_pct"], second["top1_pct"], images)
+    lead, error = difference(first["top1_pct"], second["top1_pct"], images)
     done = "removed" if rising else "kept"
     said = (
         f"With {100 * share:g} % {done} {order[0]} is the most accurate of {len(named)}, "
-        f"{first['top1_pct'].mean():.2f} %, {lead:.2f} points ahead of {order[1]}, {sure}; "
+        f"{first['top1_pct'].mean():.2f} %, {lead:.2f} points ahead of {order[1]}, {sure(lead, error)}; "
         f"the last is {order[-1]} with {last['top1_pct'].mean():.2f} %."
     )
     original = first["original_top1_pct"].dropna()
     if original.empty:
         return said
-    change, sure = _clear(first["top1_pct"], original, images)
+    change, error = difference(first["top1_pct"], original, images)
     side = "above" if change > 0 else "below"
-    return f"{said} The best is {abs(change):.2f} points {side} the network that was pruned, {sure}."
+    return f"{said} The best is {abs(change):.2f} points {side} the network that was pruned, {sure(change, error)}."
 
 
 def _named(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -169,16 +170,6 @@ def _named(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
         note = ", ".join(text for text in (group if several else "", variant) if text)
         found[f"{name} ({note})" if note else name] = own
     return found
-
-
-def _clear(a: pd.Series, b: pd.Series, images: int | None) -> tuple[float, str]:
-    points, error = difference(a, b, images)
-    if pd.isna(error):
-        return points, "with no known uncertainty"
-    return (
-        points,
-        f"{'beyond' if abs(points) > CLEAR * error else 'within'} {CLEAR:g} standard errors of the difference",
-    )
 
 
 def zeros(runs: pd.DataFrame) -> str:

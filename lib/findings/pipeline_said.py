@@ -1,8 +1,10 @@
 """What the stages of a compression pipeline did, in sentences; chains are those of `lib.findings.pipeline.chains`."""
 
+import math
 from types import SimpleNamespace
 
-from lib.findings.pipeline import PARTS, change, finished, mean, steps
+from lib.findings.accuracy import CLEAR
+from lib.findings.pipeline import PARTS, change, finished, mean, steps, sure
 
 LOSSLESS = 1e-6  # relative difference of a test loss: the same numbers, summed in another order
 
@@ -13,9 +15,15 @@ def sentences(chain: SimpleNamespace) -> list[str]:
     return [sentence for sentence in [*said, activations(chain), masks(chain), decoded(chain)] if sentence]
 
 
-def concluded(chain: SimpleNamespace) -> list[str]:
-    """The sentences of a chain that an abstract has room for."""
-    return [sentence for sentence in (gained(chain), overall(chain)) if sentence]
+def listed(chain: SimpleNamespace) -> str:
+    """The sentences as a Markdown list."""
+    return "\n".join(f"- {sentence}" for sentence in sentences(chain))
+
+
+def conclusions(chains: dict[str, SimpleNamespace]) -> list[str]:
+    """The sentences of each chain that an abstract has room for."""
+    said = [(name, text) for name, chain in chains.items() for text in (gained(chain), overall(chain)) if text]
+    return [f"Chain {name}: {text[0].lower()}{text[1:]}" for name, text in said]
 
 
 def sums(chain: SimpleNamespace) -> str | None:
@@ -39,7 +47,7 @@ def gained(chain: SimpleNamespace) -> str | None:
     if factor <= 1:
         return "No stage made the file smaller."
     said = (
-        f"Of the {len(factors)} stages after the first {_named(after)} made the file smallest in proportion: from "
+        f"Of {len(factors)} steps from stage to stage {_named(after)} made the file smallest in proportion: from "
         f"{mean(before, 'file_bytes'):,.0f} to {mean(after, 'file_bytes'):,.0f} bytes, {factor:.2f} times smaller."
     )
     grown = [_named(found[2]) for found in factors.values() if found[0] < 1]
@@ -57,7 +65,8 @@ def overhead(chain: SimpleNamespace) -> str | None:
     other = {PARTS[name]: mean(last[0], name) for name in ("index_bytes", "table_bytes", "header_bytes")}
     share = 100 * sum(other.values()) / whole
     listed = ", ".join(f"{words} {100 * size / whole:.1f} %" for words, size in other.items() if size)
-    return f"Of the last file ({_named(last[0])}, {whole:,.0f} bytes) {share:.1f} % hold no values: {listed or 'none'}."
+    said = f"Of the {whole:,.0f} bytes after {_named(last[0])} {share:.1f} % are no values"
+    return f"{said}: {listed}." if listed else f"{said}."
 
 
 def overall(chain: SimpleNamespace) -> str | None:
@@ -68,29 +77,29 @@ def overall(chain: SimpleNamespace) -> str | None:
     first, last = done[0], done[-1]
     if not set(first.rows["seed"]) & set(last.rows["seed"]):
         return None
-    points, sure = change(first, last, chain.images)
+    points, error = change(first, last, chain.images)
     share = mean(last, "file_bytes") / mean(first, "file_bytes")
     rest = "" if last is chain.stages[-1] else f", {len(chain.stages) - last.number} before the end of the chain"
     return (
         f"After stage {last.number} ({last.short}{rest}) the file has {100 * share:.2f} % of the original's bytes, "
         f"{1 / share:.2f} times smaller, and the top-1 accuracy is {mean(last, 'top1_pct'):.2f} % where the original "
-        f"has {mean(first, 'top1_pct'):.2f} %: {points_of(points)}, {sure}."
+        f"has {mean(first, 'top1_pct'):.2f} %: {points_of(points)}, {sure(points, error)}."
     )
 
 
 def cost(chain: SimpleNamespace) -> str | None:
     """The stages that cost accuracy by more than chance, the dearest first."""
-    if not steps(chain):
+    found = sorted(((*change(a, b, chain.images), b) for a, b in steps(chain)), key=lambda one: one[0])
+    if not found:
         return None
-    found = [(*change(a, b, chain.images), b) for a, b in steps(chain)]
-    dear = sorted((one for one in found if one[0] < 0 and one[1].startswith("beyond")), key=lambda one: one[0])
+    dear = [one for one in found if one[0] < -CLEAR * one[1]]
     if dear:
-        listed = "; ".join(f"{_named(stage)} {-points:.2f} points, {sure}" for points, sure, stage in dear)
-        return f"Accuracy was lost by {listed}."
-    points, sure, stage = min(found, key=lambda one: one[0])
+        listed = ", ".join(f"{_named(stage)} {-points:.2f} ({error:.2f})" for points, error, stage in dear)
+        return f"Points of accuracy lost beyond {CLEAR:g} standard errors (one of these in brackets): {listed}."
+    points, error, stage = found[0]
     if points >= 0:
         return "No stage lowered the accuracy."
-    return f"No stage clearly cost accuracy: the most by {_named(stage)}, {-points:.2f} points, {sure}."
+    return f"No stage clearly cost accuracy; {_named(stage)} cost most, {-points:.2f} points, {sure(points, error)}."
 
 
 def tuned(chain: SimpleNamespace) -> list[str]:
@@ -103,10 +112,9 @@ def tuned(chain: SimpleNamespace) -> list[str]:
 
 
 def _tuned(chain: SimpleNamespace, before: SimpleNamespace, after: SimpleNamespace) -> str:
-    points, sure = change(before, after, chain.images)
-    said = f"Fine-tuning (stage {after.number}) changed the accuracy by {points:+.2f} points, {sure}".replace(
-        "-", "−", 1
-    )
+    points, error = change(before, after, chain.images)
+    amount = f"{points:+.2f}".replace("-", "−")
+    said = f"Fine-tuning (stage {after.number}) changed the accuracy by {amount} points, {sure(points, error)}"
     first = chain.stages[0]
     if not len(first.rows) or before is first:
         return f"{said}."
@@ -124,6 +132,8 @@ def activations(chain: SimpleNamespace) -> str | None:
         return None
     stage = pruned[-1]
     natural, added = mean(stage, "zeros_natural_pct"), mean(stage, "zeros_pruned_pct")
+    if math.isnan(natural):  # a network without convolutions has none
+        return None
     said = f"At {_named(stage)} {natural:.2f} % of what enters convolutions is zero without being pruned"
     if added <= 0:
         return f"{said} (natural sparsity); pruning removed nothing that was not zero already."
@@ -170,4 +180,4 @@ def points_of(points: float) -> str:
 
 
 def _named(stage: SimpleNamespace) -> str:
-    return f"stage {stage.number} ({stage.what})"
+    return f"stage {stage.number} ({stage.short})"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from lib import runs
+from lib import runs, summary
 from lib.findings.pipeline import finished, mean
 from lib.findings.pipeline_said import points_of
 
@@ -16,7 +16,6 @@ ENTROPY, HUFFMAN = "entropy", "huffman"
 CODERS = {ENTROPY: "entropy (bound)", HUFFMAN: "Huffman", "ans": "ANS", "zstd": "zstd"}
 # Row LeNet-300-100 of table 1 of Han et al. 2016, arXiv 1510.00149; errors in % of the MNIST test images.
 PAPER = {"original_bytes": 1_070_000, "bytes": 27_000, "times": 40.0, "error_before_pct": 1.64, "error_pct": 1.58}
-PAPER_NETWORK, PAPER_DATA = "lenet-300-100", "mnist"
 
 
 def counted(book: SimpleNamespace, chain: SimpleNamespace) -> dict | None:
@@ -127,7 +126,8 @@ def _totals(coders: pd.DataFrame) -> pd.DataFrame:
 
 def published(chains: dict[str, SimpleNamespace]) -> list[SimpleNamespace]:
     """The chains on the network and the data of the paper's row, of which the original and another stage are there."""
-    found = [chain for chain in chains.values() if (chain.model, chain.data) == (PAPER_NETWORK, PAPER_DATA)]
+    wanted = summary.DEEP_COMPRESSION
+    found = [chain for chain in chains.values() if {name: getattr(chain, name) for name in wanted} == wanted]
     return [chain for chain in found if len(done := finished(chain)) > 1 and done[0] is chain.stages[0]]
 
 
