@@ -89,8 +89,8 @@ def _size(stage: SimpleNamespace, chain: SimpleNamespace) -> str:
 def readable(size: float) -> str:
     """Bytes in the largest unit that they fill: `56.1 MB`, `27.3 kB`, `812 B`; powers of 1,000."""
     for factor, unit in ((1e6, "MB"), (1e3, "kB")):
-        if size >= factor:
-            return f"{size / factor:.3g} {unit}" if size < 1000 * factor else f"{size / factor:,.0f} {unit}"
+        if size >= 0.9995 * factor:
+            return f"{size / factor:.3g} {unit}" if size < 999.5 * factor else f"{size / factor:,.0f} {unit}"
     return f"{size:.0f} B"
 
 
@@ -124,7 +124,7 @@ def layers(rows: pd.DataFrame, parts: pd.DataFrame) -> Figure:
 def _by_layer(names: list[str], parts: pd.DataFrame) -> pd.DataFrame:
     """Bytes by layer and part: `conv.weight` and `conv.bias` are tensors of the layer `conv` or `conv.weight`."""
     known = {name.removesuffix(".weight"): name for name in names}
-    layer = parts["tensor"].astype(str).map(lambda tensor: known.get(tensor.rpartition(".")[0]))
+    layer = parts["tensor"].fillna("").map(lambda tensor: known.get(tensor.rpartition(".")[0]))
     table = parts.assign(layer=layer).pivot_table(index="layer", columns="part", values="bytes", aggfunc="sum")
     return table.reindex(names).fillna(0)
 
