@@ -140,7 +140,7 @@ def tradeoff(chains: list[SimpleNamespace]) -> Figure:
     for number, chain in enumerate(chains):
         colour, marker = CHAINS[number % len(CHAINS)]
         done = finished(chain)
-        size = [mean(stage, "file_bytes") / 1000 for stage in done]
+        size = [mean(stage, "file_bytes") for stage in done]
         top1 = [mean(stage, "top1_pct") for stage in done]
         spread = [stage.rows["top1_pct"].std() if len(stage.rows) > 1 else 0 for stage in done]
         dash = "-" if number < len(CHAINS) else "--"
@@ -153,10 +153,10 @@ def tradeoff(chains: list[SimpleNamespace]) -> Figure:
                 placed.append((x, y, str(stage.number)))
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_major_formatter(lambda size, _: readable(size))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.invert_xaxis()
-    ax.set(xlabel="file on disk (kB, log scale, smaller to the right)", ylabel="test top-1 accuracy (%)")
+    ax.set(xlabel="file on disk (log scale, smaller to the right)", ylabel="test top-1 accuracy (%)")
     figure.legend(loc="outside upper center", ncols=min(4, max(1, len(chains))), fontsize=8)
     return figure
 

@@ -42,8 +42,10 @@ def test_stages_come_in_order_and_missing_ones_are_named():
     assert "stage 4 (fine-tuned; `whole-4-fine_tune-seed1`: no space left)" in said
     assert "stage 5 (quantised; `whole-5-quantise-seed1`: not executed yet)" in said
     table = pipeline.size_table(one)
-    assert (table.iloc[3:5] == "missing").all(axis=None)
-    assert not (table.drop(table.index[3:5]) == "missing").any(axis=None)
+    assert table.index.get_level_values("no.").tolist() == [1, 2, 3, 4, 5, 6]
+    names = table.index.get_level_values("stage")
+    assert [name for name in names if "missing" in name] == ["fine-tuned (missing)", "quantised (missing)"]
+    assert table.isna().all(axis=1).tolist() == [False, False, False, True, True, False]
     assert pipeline.gaps(chain()) is None
 
 
@@ -81,7 +83,7 @@ def test_sizes_are_of_the_whole_original_file():
     row = one.stages[1].rows.iloc[0]
     first = one.stages[0].rows["file_bytes"].iloc[0]
     shown = table.iloc[1]
-    assert shown.name.startswith("2. weights pruned: element-l1")
+    assert shown.name == (2, "weights pruned: element-l1, local, density 0.2")
     assert shown["file (bytes)"] == f"{row['file_bytes']:,}"
     assert shown["weights kept (%)"] == "20.00"
     assert float(shown["parameters kept (%)"]) == pytest.approx(100 * (1300 - 960) / 1300, abs=0.005)
@@ -124,7 +126,7 @@ def test_a_network_without_convolutions_has_no_zeros_that_enter_them():
     one = chain()
     for stage in one.stages:
         stage.rows["zeros_natural_pct"] = None
-    assert set(pipeline.operation_table(one)["natural zeros (%)"]) == {""}
+    assert pipeline.operation_table(one)["natural zeros (%)"].isna().all()
     assert pipeline_said.activations(one) is None
 
 
@@ -207,6 +209,30 @@ def test_coding_is_checked_by_what_the_decoded_network_does():
     other = pipeline_said.decoded(chain(coded={"top1": 87.5}))
     assert other.startswith("**Coding is not lossless:** the decoded network has a top-1 accuracy of 87.50 %")
     assert pipeline_said.decoded(chain(missing=(5,))) is None
+
+
+def test_where_chains_of_a_task_end():
+    one, other = chain(), chain(["pretrained", "prune_weights"])
+    other.name = "other"
+    said = pipeline_said.beside([one, other])
+    assert said.startswith(
+        "Of 2 chains whole ends (804 bytes, 88.00 %) with the smallest file and the highest accuracy"
+    )
+    better = chain(["pretrained", "prune_weights"], prune_weights={"top1": 89.0})
+    better.name = "other"
+    assert "smallest file, and other ends (1,574 bytes, 89.00 %) with the" in pipeline_said.beside([one, better])
+    assert pipeline_said.beside([one]) is None
+
+
+def test_layers_are_told_by_bytes_and_kept_weights():
+    even = stub_pipeline.layer_rows({"kept": 0.2})
+    said = pipeline_said.by_layer(even)
+    assert said == "`fc` takes 83.3 % of the bytes of all layers. Every layer keeps about 20 % of its weights."
+    uneven = pipeline_said.by_layer(even.assign(kept=[100, 0]))
+    assert "Most is kept of `conv` (50.0 %), least of `fc` (0.0 %). **No weight is left** in `fc`." in uneven
+    assert "Most is kept of `fc` (10.0 %), least of `conv` (0.0 %)." in pipeline_said.by_layer(
+        even.assign(kept=[0, 100])
+    )
 
 
 def study(made: Pipeline):
@@ -304,7 +330,7 @@ def test_the_published_factor_is_reached_or_not(bytes_, top1, words):
     said = pipeline_sizes.published_sentence(one)
     assert all(word in said for word in words), said
     table = pipeline_sizes.published_table([one])
-    assert table.index.tolist() == ["Han et al. 2016", "whole, coded"]
+    assert table.index.tolist() == ["Han et al. 2016", "chain whole, coded"]
     assert table.iloc[0].tolist() == ["1,070.0", "27.00", "40.0", "1.64", "1.58"]
     assert table.iloc[1]["original (KB)"] == "5.3"
 

@@ -34,7 +34,7 @@ def test_the_report_shows_every_part(here):
     assert labels(book) == SHOWN
     said = words(book)
     assert "element-l2 keeps the very same weights as element-l1" in said
-    assert "Chain whole: of 5 steps from stage to stage stage 2 (weights pruned)" in said
+    assert "Chain whole: of its 5 steps stage 2 (weights pruned)" in said
     assert "**Missing:**" not in said
     assert "Deep Compression\n" not in said.partition("## References")[0]
     assert not re.search(r"\bnan\b", said)
@@ -53,7 +53,7 @@ def test_missing_stages_are_said_and_the_rest_is_made(here):
     said = words(book)
     assert "**Missing:** stage 5 (quantised; `whole-5-quantise-seed1`: not executed yet); stage 6 (coded;" in said
     assert (
-        "whole does not reach the 40 times of the paper: its file is 3.3 times smaller (its last stages are miss"
+        "Chain whole does not reach the 40 times of the paper: its file is 3.3 times smaller (its last stages are miss"
         in said
     )
     typeset.typst_source(book, here)

@@ -81,7 +81,7 @@ def test_every_finished_stage_is_a_point():
     one, two = chain((4000, 90), None, (1000, 80)), chain((4000, 90), (500, 70), name="d", seeds=3)
     (ax,) = plots_pipeline.tradeoff([one, two]).axes
     points = [(*container.lines[0].get_data(),) for container in ax.containers]
-    assert [x.tolist() for x, _ in points] == [[4, 1], [4, 0.5]]
+    assert [x.tolist() for x, _ in points] == [[4000, 1000], [4000, 500]]
     assert points[1][1].tolist() == [91, 71]
     assert ax.get_xscale() == "log"
     assert texts(ax) == ["1", "3", "1", "2"]

@@ -182,14 +182,14 @@ def _original(chain: SimpleNamespace) -> pd.Series:
 
 
 def _lines(chain: SimpleNamespace, line) -> pd.DataFrame:
-    """`line` of each stage, with `n` where there are several seeds; a stage that is not finished reads `missing`."""
+    """`line` of each stage, with `n` where there are several seeds; one that is not finished says so in its name."""
     several = max(len(stage.planned) for stage in chain.stages) > 1
-    lines = {}
-    for stage in chain.stages:
-        count = {"n": _count(stage)} if several else {}
-        lines[f"{stage.number}. {stage.what}"] = (line(stage) if len(stage.rows) else {}) | count
-    table = pd.DataFrame.from_dict(lines, orient="index").fillna(tables.MISSING)
-    return table.rename_axis("stage")
+    lines = [line(stage) if len(stage.rows) else {} for stage in chain.stages]
+    if several:
+        lines = [cells | {"n": _count(stage)} for cells, stage in zip(lines, chain.stages, strict=True)]
+    names = [stage.what if len(stage.rows) else f"{stage.short} ({tables.MISSING})" for stage in chain.stages]
+    numbers = [stage.number for stage in chain.stages]
+    return pd.DataFrame(lines, index=pd.MultiIndex.from_arrays([numbers, names], names=["no.", "stage"]))
 
 
 def _count(stage: SimpleNamespace) -> str:
@@ -197,8 +197,8 @@ def _count(stage: SimpleNamespace) -> str:
     return f"{done}" if done == planned else f"{done} of {planned}"
 
 
-def _spread(values: pd.Series, digits: int) -> str:
-    """`1.20`, or of several seeds that differ `1.20 ± 0.10`; empty where a network has no such number."""
+def _spread(values: pd.Series, digits: int) -> str | float:
+    """`1.20`, or of several seeds that differ `1.20 ± 0.10`; NaN where a network has no such number."""
     if values.isna().all():
-        return ""
+        return math.nan
     return tables.spread(values.drop_duplicates() if values.nunique() == 1 else values, digits).partition(" (n")[0]

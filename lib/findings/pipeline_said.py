@@ -3,6 +3,8 @@
 import math
 from types import SimpleNamespace
 
+import pandas as pd
+
 from lib.findings.accuracy import CLEAR
 from lib.findings.pipeline import PARTS, change, finished, mean, steps, sure
 
@@ -20,10 +22,19 @@ def listed(chain: SimpleNamespace) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences(chain))
 
 
+def abstract(chains: dict[str, SimpleNamespace]) -> list[str]:
+    """Of each chain what an abstract has room for."""
+    return [text for name, chain in chains.items() for text in _of_chain(name, overall(chain))]
+
+
 def conclusions(chains: dict[str, SimpleNamespace]) -> list[str]:
-    """The sentences of each chain that an abstract has room for."""
-    said = [(name, text) for name, chain in chains.items() for text in (gained(chain), overall(chain)) if text]
-    return [f"Chain {name}: {text[0].lower()}{text[1:]}" for name, text in said]
+    """Of each chain the stage that gained most, and its end beside its beginning."""
+    said = [(name, text) for name, chain in chains.items() for text in (gained(chain), overall(chain))]
+    return [text for name, found in said for text in _of_chain(name, found)]
+
+
+def _of_chain(name: str, text: str | None) -> list[str]:
+    return [f"Chain {name}: {text[0].lower()}{text[1:]}"] if text else []
 
 
 def sums(chain: SimpleNamespace) -> str | None:
@@ -47,7 +58,7 @@ def gained(chain: SimpleNamespace) -> str | None:
     if factor <= 1:
         return "No stage made the file smaller."
     said = (
-        f"Of {len(factors)} steps from stage to stage {_named(after)} made the file smallest in proportion: from "
+        f"Of its {len(factors)} steps {_named(after)} made the file smallest in proportion: from "
         f"{mean(before, 'file_bytes'):,.0f} to {mean(after, 'file_bytes'):,.0f} bytes, {factor:.2f} times smaller."
     )
     grown = [_named(found[2]) for found in factors.values() if found[0] < 1]
@@ -64,7 +75,7 @@ def overhead(chain: SimpleNamespace) -> str | None:
     whole = mean(last[0], "file_bytes")
     other = {PARTS[name]: mean(last[0], name) for name in ("index_bytes", "table_bytes", "header_bytes")}
     share = 100 * sum(other.values()) / whole
-    listed = ", ".join(f"{words} {100 * size / whole:.1f} %" for words, size in other.items() if size)
+    listed = ", ".join(f"{words} {100 * size / whole:.3g} %" for words, size in other.items() if size)
     said = f"Of the {whole:,.0f} bytes after {_named(last[0])} {share:.1f} % are no values"
     return f"{said}: {listed}." if listed else f"{said}."
 
@@ -172,6 +183,45 @@ def decoded(chain: SimpleNamespace) -> str | None:
         f"**Coding is not lossless:** the decoded network has a top-1 accuracy of {top1[1]:.2f} % and a test loss of "
         f"{loss[1]:.6g}, before coding they were {top1[0]:.2f} % and {loss[0]:.6g}."
     )
+
+
+def beside(chains: list[SimpleNamespace]) -> str | None:
+    """Where the chains of one task end: the smallest file and the highest accuracy; None with fewer than two."""
+    last = [(chain.name, finished(chain)[-1]) for chain in chains]
+    if len(last) < 2:
+        return None
+    small, good = (
+        min(last, key=lambda one: mean(one[1], "file_bytes")),
+        max(last, key=lambda one: mean(one[1], "top1_pct")),
+    )
+    said = f"Of {len(last)} chains {_ends(*small)} with the smallest file"
+    if small[0] == good[0]:
+        return f"{said} and the highest accuracy."
+    return f"{said}, and {_ends(*good)} with the highest accuracy."
+
+
+def _ends(name: str, stage: SimpleNamespace) -> str:
+    return f"{name} ends ({mean(stage, 'file_bytes'):,.0f} bytes, {mean(stage, 'top1_pct'):.2f} %)"
+
+
+def by_layer(layers: pd.DataFrame) -> str:
+    """Which layer has most of the bytes, how evenly weights are kept, and which layers have none left.
+
+    `layers` is layers.csv of a run.
+    """
+    share = 100 * layers["kept"] / layers["weights"]
+    large, bytes_ = layers["bytes"].idxmax(), 100 * layers["bytes"].max() / layers["bytes"].sum()
+    said = f"`{layers['layer'][large]}` takes {bytes_:.1f} % of the bytes of all layers."
+    if share.max() - share.min() < 0.5:
+        said += f" Every layer keeps about {share.mean():.0f} % of its weights."
+    else:
+        low, high = share.idxmin(), share.idxmax()
+        said += (
+            f" Most is kept of `{layers['layer'][high]}` ({share[high]:.1f} %), least of `{layers['layer'][low]}` "
+            f"({share[low]:.1f} %)."
+        )
+    empty = layers.loc[layers["kept"] == 0, "layer"]
+    return f"{said} **No weight is left** in {', '.join(f'`{name}`' for name in empty)}." if len(empty) else said
 
 
 def points_of(points: float) -> str:

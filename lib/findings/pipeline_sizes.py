@@ -54,7 +54,7 @@ def counting_table(found: dict[str, dict]) -> pd.DataFrame:
             "of the same of the original (%)": f"{one['without_pct']:.2f}",
             "whole file (bytes)": f"{one['whole_bytes']:,.0f}",
             "of the original's whole file (%)": f"{one['whole_pct']:.2f}",
-            "difference (points)": f"{one['whole_pct'] - one['without_pct']:+.2f}".replace("-", "−"),
+            "difference (points)": _signed(one["whole_pct"] - one["without_pct"]),
         }
         for name, one in found.items()
     ]
@@ -133,7 +133,9 @@ def published(chains: dict[str, SimpleNamespace]) -> list[SimpleNamespace]:
 
 def published_table(found: list[SimpleNamespace]) -> pd.DataFrame:
     """The paper's row and a line a chain, in its units: KB of 1,000 bytes, and the test error in %."""
-    rows = {"Han et al. 2016": PAPER} | {f"{chain.name}, {finished(chain)[-1].short}": _ours(chain) for chain in found}
+    rows = {"Han et al. 2016": PAPER} | {
+        f"chain {chain.name}, {finished(chain)[-1].short}": _ours(chain) for chain in found
+    }
     lines = {
         name: {
             "original (KB)": f"{one['original_bytes'] / 1000:,.1f}",
@@ -156,15 +158,15 @@ def published_sentence(chain: SimpleNamespace) -> str:
     beside = one["error_pct"] - PAPER["error_pct"]
     left = "" if chain.stages[-1] is finished(chain)[-1] else " (its last stages are missing)"
     return (
-        f"{chain.name} {reached} the {PAPER['times']:.0f} times of the paper: its file is {one['times']:.1f} times "
-        f"smaller{left}. Compression changes its error by {_signed(change)} points, the paper's by {_signed(theirs)}; "
-        f"the compressed network errs on {one['error_pct']:.2f} % of the test images, {points_of(beside)} than the "
-        "paper's."
+        f"Chain {chain.name} {reached} the {PAPER['times']:.0f} times of the paper: its file is {one['times']:.1f} "
+        f"times smaller{left}. Compression changes its error by {_signed(change)} points, the paper's by "
+        f"{_signed(theirs)}; the compressed network errs on {one['error_pct']:.2f} % of the test images, "
+        f"{points_of(beside)} than the paper's."
     )
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def _ours(chain: SimpleNamespace) -> dict:
