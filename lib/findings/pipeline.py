@@ -75,6 +75,11 @@ def mean(stage: SimpleNamespace, metric: str) -> float:
     return stage.rows[metric].astype(float).mean() if len(stage.rows) else math.nan
 
 
+def entered(rows: pd.DataFrame) -> str:
+    """The layers whose inputs the zeros of runs are counted of: linear ones in networks without convolutions."""
+    return "convolutions" if (rows["convolution_bytes"] > 0).any() else "linear layers"
+
+
 def finished(chain: SimpleNamespace) -> list[SimpleNamespace]:
     """The stages of which a run is finished."""
     return [stage for stage in chain.stages if len(stage.rows)]
@@ -142,7 +147,7 @@ def size_table(chain: SimpleNamespace) -> pd.DataFrame:
             "times smaller": _spread(whole / rows["file_bytes"], 2),
         }
 
-    return _lines(chain, line)
+    return _lines(chain, line, "what")
 
 
 def part_table(chain: SimpleNamespace) -> pd.DataFrame:
@@ -181,13 +186,15 @@ def _original(chain: SimpleNamespace) -> pd.Series:
     return rows.set_index("seed")["file_bytes"] if len(rows) else pd.Series(dtype=float)
 
 
-def _lines(chain: SimpleNamespace, line) -> pd.DataFrame:
+def _lines(chain: SimpleNamespace, line, named: str = "short") -> pd.DataFrame:
     """`line` of each stage, with `n` where there are several seeds; one that is not finished says so in its name."""
     several = max(len(stage.planned) for stage in chain.stages) > 1
     lines = [line(stage) if len(stage.rows) else {} for stage in chain.stages]
     if several:
         lines = [cells | {"n": _count(stage)} for cells, stage in zip(lines, chain.stages, strict=True)]
-    names = [stage.what if len(stage.rows) else f"{stage.short} ({tables.MISSING})" for stage in chain.stages]
+    names = [
+        getattr(stage, named) if len(stage.rows) else f"{stage.short} ({tables.MISSING})" for stage in chain.stages
+    ]
     numbers = [stage.number for stage in chain.stages]
     return pd.DataFrame(lines, index=pd.MultiIndex.from_arrays([numbers, names], names=["no.", "stage"]))
 

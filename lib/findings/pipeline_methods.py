@@ -6,7 +6,7 @@ import pandas as pd
 
 from lib import tables
 from lib.findings.accuracy import difference
-from lib.findings.pipeline import sure
+from lib.findings.pipeline import entered, sure
 
 # Parameters that are a place in the table, or say which network it is.
 PLACED = {"data", "model", "seed", "source", "run_dir"}
@@ -173,10 +173,10 @@ def _named(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def zeros(runs: pd.DataFrame) -> str:
-    """How much of what enters convolutions is zero anyway, and what pruning adds at the largest share."""
+    """How much of what enters layers is zero anyway, and what pruning adds at the largest share."""
     at = runs[runs["share"] == runs["share"].max()]
     natural, pruned = at["zeros_natural_pct"].mean(), at["zeros_pruned_pct"].mean()
-    said = f"Of what enters convolutions {natural:.2f} % is zero by itself (natural sparsity)"
+    said = f"Of what enters {entered(runs)} {natural:.2f} % is zero by itself (natural sparsity)"
     if pruned <= 0:
         return f"{said}; pruning removed nothing beyond that."
     share = 100 * runs["share"].max()

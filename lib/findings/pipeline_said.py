@@ -1,12 +1,11 @@
 """What the stages of a compression pipeline did, in sentences; chains are those of `lib.findings.pipeline.chains`."""
 
-import math
 from types import SimpleNamespace
 
 import pandas as pd
 
 from lib.findings.accuracy import CLEAR
-from lib.findings.pipeline import PARTS, change, finished, mean, steps, sure
+from lib.findings.pipeline import PARTS, change, entered, finished, mean, steps, sure
 
 LOSSLESS = 1e-6  # relative difference of a test loss: the same numbers, summed in another order
 
@@ -143,9 +142,7 @@ def activations(chain: SimpleNamespace) -> str | None:
         return None
     stage = pruned[-1]
     natural, added = mean(stage, "zeros_natural_pct"), mean(stage, "zeros_pruned_pct")
-    if math.isnan(natural):  # a network without convolutions has none
-        return None
-    said = f"At {_named(stage)} {natural:.2f} % of what enters convolutions is zero without being pruned"
+    said = f"At {_named(stage)} {natural:.2f} % of what enters {entered(stage.rows)} is zero without being pruned"
     if added <= 0:
         return f"{said} (natural sparsity); pruning removed nothing that was not zero already."
     more = "more" if added > natural else "less"

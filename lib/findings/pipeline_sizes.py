@@ -13,6 +13,7 @@ from lib.findings.pipeline_said import points_of
 
 LINEAR = "linear"
 ENTROPY, HUFFMAN = "entropy", "huffman"
+GAPS = "gaps"  # between kept weights
 CODERS = {ENTROPY: "entropy (bound)", HUFFMAN: "Huffman", "ans": "ANS", "zstd": "zstd"}
 # Row LeNet-300-100 of table 1 of Han et al. 2016, arXiv 1510.00149; errors in % of the MNIST test images.
 PAPER = {"original_bytes": 1_070_000, "bytes": 27_000, "times": 40.0, "error_before_pct": 1.64, "error_pct": 1.58}
@@ -86,37 +87,52 @@ def coded(book: SimpleNamespace, chain: SimpleNamespace) -> SimpleNamespace | No
 
 
 def coder_table(coders: pd.DataFrame, codes: pd.DataFrame) -> pd.DataFrame:
-    """A line a coder: bytes of all it coded, bits a coded value, how far above the entropy bound, seconds each way."""
-    total, values = _totals(coders), codes["count"].sum()
-    bound = total.loc[ENTROPY, "bytes"]
+    """A line a coder: bytes of each group and of all, bits a weight, how far all are above the bound, seconds each way.
+
+    `coders` has `group`, `coder`, `bytes`, `encode_s`, `decode_s`; the group GAPS are positions, others weights, which
+    `codes` counts.
+    """
+    groups = coders.pivot_table(index="coder", columns="group", values="bytes", aggfunc="sum", sort=False)
+    total = _totals(coders)
     # the bound takes no time: nothing is coded
     times = {f"{way} (s)": total[f"{way}_s"].where(total.index != ENTROPY) for way in ("encode", "decode")}
+    apart = {f"{name} (bytes)": _whole(groups[name]) for name in groups} if groups.shape[1] > 1 else {}
     table = pd.DataFrame({
-        "bytes": total["bytes"].map("{:,.0f}".format),
-        "bits a value": (8 * total["bytes"] / values).map("{:.3f}".format),
-        "above the bound (%)": (100 * (total["bytes"] / bound - 1)).map("{:.2f}".format),
+        **apart,
+        "all (bytes)": _whole(total["bytes"]),
+        "bits a weight": _bits(coders, codes).map("{:.3f}".format),
+        "above the bound (%)": (100 * (total["bytes"] / total.loc[ENTROPY, "bytes"] - 1)).map("{:.2f}".format),
         **times,
-    })  # fmt: skip
+    }).loc[total.index]  # fmt: skip
     return table.rename(index=CODERS).rename_axis("coder")
 
 
 def coder_sentences(coders: pd.DataFrame, codes: pd.DataFrame) -> list[str]:
-    """How far Huffman's code is from the bound, and whether another coder comes closer."""
-    total, values = _totals(coders)["bytes"], codes["count"].sum()
-    bits = 8 * (total - total[ENTROPY]) / values
+    """How far Huffman's code is from the bound, and whether another coder comes closer; of weights alone."""
+    bits = _bits(coders, codes)
     said = [
-        f"Huffman's code takes {8 * total[HUFFMAN] / values:.3f} bits a value, {bits[HUFFMAN]:.3f} more than the "
-        f"entropy ({8 * total[ENTROPY] / values:.3f})."
+        f"Huffman's code takes {bits[HUFFMAN]:.3f} bits a weight, tables included, "
+        f"{bits[HUFFMAN] - bits[ENTROPY]:.3f} more than the entropy ({bits[ENTROPY]:.3f})."
     ]
-    if not 0 <= bits[HUFFMAN] <= 1:
-        said.append("**That cannot be:** a Huffman code lies between the entropy and one bit above it.")
-    others = total.drop([ENTROPY, HUFFMAN])
+    if bits.min() < bits[ENTROPY]:
+        below = ", ".join(CODERS.get(name, name) for name in bits.index[bits < bits[ENTROPY]])
+        said.append(f"Below the entropy, which bounds codes of single values: {below}.")
+    others = bits.drop([ENTROPY, HUFFMAN])
     if len(others):
         best = others.idxmin()
-        less = 100 * (1 - others[best] / total[HUFFMAN])
+        less = 100 * (1 - others[best] / bits[HUFFMAN])
         side = f"{less:.2f} % smaller" if less > 0 else f"{-less:.2f} % larger" if less < 0 else "just as large"
         said.append(f"Of the other coders {CODERS.get(best, best)} is best, {side} than Huffman's.")
     return said
+
+
+def _bits(coders: pd.DataFrame, codes: pd.DataFrame) -> pd.Series:
+    """Bits a weight of each coder, without those of positions."""
+    return 8 * _totals(coders[coders["group"] != GAPS])["bytes"] / codes["count"].sum()
+
+
+def _whole(sizes: pd.Series) -> pd.Series:
+    return sizes.map("{:,.0f}".format)
 
 
 def _totals(coders: pd.DataFrame) -> pd.DataFrame:
