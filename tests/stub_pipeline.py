@@ -147,7 +147,13 @@ class Pipeline:
         for name, frame in tables.items():
             frame.to_csv(folder / f"{name}.csv", index=False)
         values = next(entry["parameters"] for entry in self.plan["runs"] if entry["id"] == run)
-        data = {"name": values["data"], "test_images": IMAGES, "classes": 10, "fingerprint": "1", "source": "Made up."}
+        data = {
+            "name": values["data"],
+            "test_images": IMAGES,
+            "classes": 10,
+            "fingerprint": values["data"],
+            "source": "Made up.",
+        }
         files.write_json(folder / runs.RUN, FACTS | {"notebook": notebook, "parameters": values, "data": data})
         files.write_json(folder / runs.METRICS, metrics(notebook, state_of, table, seed) | more)
 
