@@ -51,6 +51,26 @@ def chains(book: SimpleNamespace) -> dict[str, SimpleNamespace]:
     return found
 
 
+def so_far(stages: list[dict], images: int | None) -> SimpleNamespace:
+    """The chain of a single run, as `chains` has them, from the metrics of its stages (see `lib.stages`).
+
+    `images` are those of the test set.
+    """
+    found = [
+        SimpleNamespace(
+            number=number,
+            notebook=one["notebook"],
+            short=SHORT[one["notebook"]],
+            what=one["stage"],
+            planned=[one["run"]],
+            rows=pd.DataFrame([one]),
+            gaps={},
+        )
+        for number, one in enumerate(stages, 1)
+    ]
+    return SimpleNamespace(name="this run", images=images, stages=found)
+
+
 def _sources(plan: pd.DataFrame, level: list[str]) -> list[str]:
     return [name for name in dict.fromkeys(plan.loc[level, "source"]) if name in plan.index]
 
