@@ -60,6 +60,8 @@ def check(notebook: str, values: dict) -> None:
     _check_model(values["model"], name, 1 if alone else 2)
     if values.get("layer_shares"):
         _check_layers(values["model"], name, values["layer_shares"])
+    if values.get("activation_method", "").startswith("map-"):
+        _check_maps(values["model"], name, values["activation_method"])
     if values.get("pretrained"):
         _check_pretrained(values["model"])
     if values.get("checkpoint"):
@@ -173,6 +175,15 @@ def _check_layers(model: str, name: str, layer_shares: dict) -> None:
 
     data = _whole(name)
     of_layers(full(models.build(model, _shape(data), data.classes)), 1.0, layer_shares)
+
+
+@cache
+def _check_maps(model: str, name: str, method: str) -> None:
+    """ValueError for a method that removes feature maps of a network that has none."""
+    from lib.pipeline.inputs import pruned_layers
+
+    data = _whole(name)
+    pruned_layers(models.build(model, _shape(data), data.classes), method)
 
 
 def _reason(error: Exception) -> str:

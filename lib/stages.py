@@ -6,12 +6,16 @@ one, `lib.pipeline.stored` writes and reads it.
 """
 
 import copy
+import math
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 from torch import nn
 
 from lib import data as datasets
@@ -23,8 +27,11 @@ from lib.masks import full, prunable
 from lib.pipeline import grids, inputs, measure, stored
 from lib.pipeline.network import Network
 from lib.pipeline.training import fine_tune
+from lib.pipeline.weights import of_layers
 
 MODEL = "model.safetensors"
+SAME = ("data", "model", "seed", "train_images", "validation_images")  # of a stage and its source
+ANEW = 1_000_003  # added to the seed of a network that is trained from scratch
 Batches = list[tuple]
 
 
@@ -43,12 +50,15 @@ def calibration(validation: Dataset, images: int, seed: int = 0) -> Batches:
     return quantise.calibration_batches(held_out, images, seed)
 
 
-def initial(run: runs.Run, dataset: Dataset) -> nn.Module:
-    """A network of this run's model that has learned nothing, or, where the run says so, what torchvision's has."""
+def initial(run: runs.Run, dataset: Dataset, anew: bool = False) -> nn.Module:
+    """A network of this run's model that has learned nothing, or, where the run says so, what torchvision's has.
+
+    `anew` draws other weights than those that the first stage of the same seed started from.
+    """
     values = run.parameters
     pretrained = {"pretrained": True} if values.get("pretrained") else {}
-    built = models.build(values["model"], dataset.shape, dataset.classes, values["seed"], **pretrained)
-    return built.to(dataset.device)
+    seed = values["seed"] + (ANEW if anew else 0)
+    return models.build(values["model"], dataset.shape, dataset.classes, seed, **pretrained).to(dataset.device)
 
 
 def trained(model: nn.Module, dataset: Dataset, **recipe) -> tuple[Network, list[dict]]:
@@ -60,12 +70,16 @@ def opened(run: runs.Run, dataset: Dataset, rounded: bool = False) -> Network:
     """The network in the model file of the source of `run`.
 
     Where it has none, one that is trained `pre_epochs` now, and `rounded` to 8 bits if so wished. ValueError for a
-    source that is no stage.
+    source that is no stage, or one with other data: what it has set aside would be other images.
     """
     values, model = run.parameters, initial(run, dataset)
     if source := values["source"]:
         if not (path := runs.directory(source) / MODEL).is_file():
             raise ValueError(f"source {source!r} has no {MODEL}: a run of a stage is allowed, such as pretrained")
+        theirs = runs.parameters_of(source)
+        for name in SAME:
+            if theirs[name] != values[name]:
+                raise ValueError(f"{name} is {values[name]!r} and that of source {source!r} is {theirs[name]!r}")
         return stored.load(path, model)
     follow = progress.follow(run, values["pre_epochs"], "a network to start from")
     place = {"checkpoint": runs.checkpoint(run, "source"), "on_epoch": follow, "seed": values["seed"]}
@@ -99,11 +113,13 @@ def quantised(
     return (grids.round_inputs_fixed(made, bits, of_inputs) if activations else made), (chosen, of_inputs)
 
 
-def pruning(run: runs.Run) -> str:
-    """What a stage that removes weights did, in words."""
-    values = run.parameters
-    layers = "".join(f", {pattern} {share:g}" for pattern, share in values["layer_shares"].items())
-    return f"weights pruned: {values['method']}, {values['pruning_scope']}, {values['share_kept']:g} kept{layers}"
+def pruning(run: runs.Run, pruned: Network) -> str:
+    """What a stage that removes weights did, in words: the share kept, unless every layer has one of its own."""
+    values, own = run.parameters, run.parameters["layer_shares"]
+    told = [f"{pattern} {share:g}" for pattern, share in own.items()]
+    if not own or math.nan in of_layers(pruned.masks, math.nan, own).values():
+        told.insert(0, f"{values['share_kept']:g}")
+    return f"weights pruned: {values['method']}, {values['pruning_scope']}, kept {', '.join(told)}"
 
 
 def rounding(run: runs.Run, fraction: tuple[int, int] | None) -> str:
@@ -139,24 +155,48 @@ def closed(
     validation: Dataset,
     label: str,
     work_s: float | None = None,
+    *,
+    before: Network | None = None,
+    trainings: list[dict] | None = None,
     **form: str,
 ) -> SimpleNamespace:
     """Store `network` as the model file of `run`, load that file again, and measure what was loaded.
 
-    `label` says what the stage did, and `work_s` how long that took; without it, it is the writing and the reading.
+    `label` says what the stage did, and `work_s` how long that took; without it, it is the writing and the reading, and
+    with `trainings`, rows of epochs, no less than these took, as some may have been run before an interruption.
+    `before` is the network that the stage began with: weights that it had removed and this one has not are counted.
     `form` is `positions` and `coding` of `lib.pipeline.stored.save`. Returns `network` (the loaded one), `metrics`,
     `parts`, `layers` for `runs.finish`, and `stages`, the metrics of all stages up to this one, which comes last.
     """
-    path = run.directory / MODEL
+    loaded, metrics, parts, layers = _stored(run, network, dataset, validation, run.directory / MODEL, **form)
+    epochs_s = sum(row["train_s"] + row["test_s"] for row in trainings or ())
+    took = metrics["save_s"] + metrics["load_s"] if work_s is None else max(work_s, epochs_s)
+    metrics = {"stage": label, "stage_s": took} | metrics
+    if before:
+        metrics["brought_back"] = sum(int((m & ~before.masks[n]).sum()) for n, m in network.masks.items())
+    about = {"run": "", "seed": run.parameters["seed"]}
+    earlier = history(run.parameters.get("source", "")) or _first(run, before, dataset, validation, about)
+    this = {"notebook": run.notebook, **about, **metrics}
+    return SimpleNamespace(network=loaded, metrics=metrics, parts=parts, layers=layers, stages=[*earlier, this])
+
+
+def _stored(
+    run: runs.Run, network: Network, dataset: Dataset, validation: Dataset, path: Path, **form: str
+) -> tuple[Network, dict, pd.DataFrame, list[dict]]:
     parts, save_s = timed(stored.save, path, network, **form)
     loaded, load_s = timed(stored.load, path, initial(run, dataset))
-    images = run.parameters["counted_images"]
-    metrics, layers = measure.measured(loaded, parts, dataset, validation, images)
-    seconds = {"stage_s": save_s + load_s if work_s is None else work_s, "save_s": save_s, "load_s": load_s}
-    metrics = {"stage": label, **seconds, **metrics}
-    this = {"run": "", "notebook": run.notebook, "seed": run.parameters["seed"], **metrics}
-    earlier = history(run.parameters.get("source", ""))
-    return SimpleNamespace(network=loaded, metrics=metrics, parts=parts, layers=layers, stages=[*earlier, this])
+    metrics, layers = measure.measured(loaded, parts, dataset, validation, run.parameters["counted_images"])
+    return loaded, {"save_s": save_s, "load_s": load_s} | metrics, parts, layers
+
+
+def _first(run: runs.Run, before: Network | None, dataset: Dataset, validation: Dataset, about: dict) -> list[dict]:
+    """What is measured of a network that a stage without a source has made for itself."""
+    if not before:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        _, metrics, _, _ = _stored(run, before, dataset, validation, Path(folder) / MODEL)
+    label = f"trained: {run.parameters['pre_epochs']} epochs, by this run"
+    return [{"notebook": "pretrained", **about, "stage": label, "stage_s": math.nan} | metrics]
 
 
 def history(source: str) -> list[dict]:

@@ -42,6 +42,8 @@ def _sure(notebook: str, values: dict) -> bool:
         return False
     if values.get("pretrained") or values.get("checkpoint") or values.get("layer_shares"):
         return False
+    if values.get("activation_method", "").startswith("map-"):
+        return False
     if "model" in values and not catalog.takes_small_images(values["model"]):
         return False
     if not set(values.get("latency_batches", [])) <= set(DIGITS["test_images"]):
