@@ -173,7 +173,9 @@ def best(runs: pd.DataFrame, images: int | None) -> str | None:
     share = min(found) if of is WEIGHTS else max(found)
     first, *others = found[share]
     said = [_first(first, f"With {100 * share:g} % {of.done}", images, several=bool(others))]
-    said += [_other(group) for group in others]
+    if others:
+        listed = "; ".join(f"{_listed(group)} ({_keep(group)})" for group in others)
+        said.append(f"Not compared with these, as another share is {of.done}: {listed}.")
     return " ".join(said)
 
 
@@ -197,11 +199,12 @@ def _alike(runs: pd.DataFrame) -> list[dict[str, pd.DataFrame]]:
 def _first(named: dict[str, pd.DataFrame], where: str, images: int | None, several: bool) -> str:
     order = _by_accuracy(named)
     first, second, last = (named[order[at]] for at in (0, 1, -1))
+    end = f"; the last is {order[-1]} with {_top1(last)}" if len(order) > 2 else ""
     lead, error = difference(first["top1_pct"], second["top1_pct"], images)
     among = f"{len(named)} that {_keep(named)}" if several else f"{len(named)}"
     said = (
         f"{where} {order[0]} is the most accurate of {among}, {_top1(first)}, {lead:.2f} points ahead of {order[1]}, "
-        f"{sure(lead, error)}; the last is {order[-1]} with {_top1(last)}."
+        f"{sure(lead, error)}{end}."
     )
     original = first["original_top1_pct"].dropna()
     if original.empty:
@@ -211,22 +214,17 @@ def _first(named: dict[str, pd.DataFrame], where: str, images: int | None, sever
     return f"{said} The best is {abs(change):.2f} points {side} the network that was pruned, {sure(change, error)}."
 
 
-def _other(named: dict[str, pd.DataFrame]) -> str:
-    """The methods of another amount, which the first ones are not compared with."""
-    order = _by_accuracy(named)
-    listed = [f"{name} {_top1(named[name])}" for name in order]
-    if len(order) == 1:
-        return f"Not compared with these: {listed[0]}, as it {_keep(named, 's')}."
-    return f"Not compared with these, as they {_keep(named)}: {', '.join(listed)}."
+def _listed(named: dict[str, pd.DataFrame]) -> str:
+    return ", ".join(f"{name} {_top1(named[name])}" for name in _by_accuracy(named))
 
 
 def _by_accuracy(named: dict[str, pd.DataFrame]) -> list[str]:
     return sorted(named, key=lambda name: -named[name]["top1_pct"].mean())
 
 
-def _keep(named: dict[str, pd.DataFrame], ending: str = "") -> str:
+def _keep(named: dict[str, pd.DataFrame]) -> str:
     of = _of(next(iter(named.values())))
-    return f"{of.keep}{ending} {_amount(named):.3g} % {of.amount}"
+    return f"{of.keep}{'s' if len(named) == 1 else ''} {_amount(named):.3g} % {of.amount}"
 
 
 def _amount(named: dict[str, pd.DataFrame]) -> float:

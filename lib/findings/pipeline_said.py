@@ -218,6 +218,9 @@ def masks(chain: SimpleNamespace) -> str | None:
     back = [f"{count:,.0f} by {_named(stage)}" for count, stage in known if count > 0]
     if back:
         return f"**Pruned weights came back:** {' and '.join(back)}."
+    if unknown := {stage.number for stage in finished(chain)} - {1} - {stage.number for _, stage in known}:
+        listed = ", ".join(map(str, sorted(unknown)))
+        return f"No stage that counted it brought a pruned weight back; not counted: {listed}."
     return "No stage brought a pruned weight back."
 
 
