@@ -1,13 +1,10 @@
 """What of a study is done, failed or waiting, and how long the rest may take."""
 
 import json
-import shutil
 from pathlib import Path
 from statistics import median
 
-import psutil
-
-from lib import parameters, paths, progress, runs
+from lib import parameters, paths, runs
 from lib.files import read_json, write_json
 from lib.study import spec
 
@@ -94,21 +91,6 @@ def _before(planned: dict, run: dict) -> dict:
         if source["id"] in run["sources"]:
             known |= {n: value for n, value in source["parameters"].items() if n in spec.SAME and n in known}
     return known
-
-
-def under_way(planned: dict) -> dict[str, str]:
-    """Run id -> how far it is, of the runs that some driver on this machine is executing now."""
-    found = {}
-    for attempt in sorted((folder(planned) / runs.ATTEMPTS).glob("*")):
-        identifier, _, process = attempt.name.rpartition(".")
-        if process.isdecimal() and psutil.pid_exists(int(process)):
-            found[identifier] = progress.of(attempt) or "started"
-    return found
-
-
-def clear_attempts(planned: dict) -> None:
-    """Remove what a killed driver left behind; call only while holding the study's lock."""
-    shutil.rmtree(folder(planned) / runs.ATTEMPTS, ignore_errors=True)
 
 
 def seconds_left(planned: dict, open_runs: list[dict], jobs: int) -> float | None:
