@@ -17,7 +17,6 @@ from lib import paths, runs
 from lib.study import execute, state
 from lib.study.__main__ import main
 
-
 TWO = [None, None]  # places of two runs at once on a machine without a GPU
 
 
