@@ -27,6 +27,7 @@ _WIDE = {f"wide-resnet{depth}": {"depth": depth, "widening": 2} for depth in (50
 _IMAGENET = (*_RESNETS, "wide-resnet50", "wide-resnet101", *_VGGS)
 MODELS = (
     {"fc": "lib.models.fc:fc", "conv": "lib.models.conv:conv"}
+    | {"lenet-300-100": "lib.models.fc:lenet", "vgg7": "lib.models.vgg7:vgg7"}
     | {name: ("lib.models.vgg:vgg", options) for name, options in _VGGS.items()}
     | {f"{name}-tinyimagenet": ("lib.models.vgg:tinyimagenet_vgg", options) for name, options in _VGGS.items()}
     | {f"resnet{depth}": ("lib.models.resnet:resnet", {"depth": depth}) for depth in (8, 14, 20, 32, 44, 56, 110, 1202)}
@@ -39,6 +40,7 @@ PRETRAINED = tuple(f"{name}-imagenet" for name in _IMAGENET)
 # Functions whose networks take images of 28 x 28 and of any number of channels, in training also one by one. A network
 # that is not of these is tried out before a study starts.
 SMALL_IMAGES = ("lib.models.fc:fc", "lib.models.conv:conv", "lib.models.resnet:resnet", "lib.models.resnet50:resnet")
+SMALL_IMAGES += ("lib.models.fc:lenet", "lib.models.vgg7:vgg7")
 MODELS |= {"transformer": "lib.models.transformer:transformer"}
 # `mlp-2x1024` has two hidden layers of width 1024
 MLP = re.compile(r"mlp-(?P<hidden>[1-9][0-9]?)x(?P<width>[1-9][0-9]{0,4})")
@@ -48,6 +50,10 @@ CIFAR_RESNET = re.compile(r"(?P<wide>wide-)?resnet(?P<depth>0|[1-9][0-9]*)(-w(?P
 DATA = {name: f"lib.data:{name}" for name in ("digits", "mnist", "cifar10", "cifar100", "tinyimagenet", "imagenet")}
 DATA |= {"sst2": "lib.data.texts:sst2", "sst2-glue": "lib.data.texts:sst2_glue"}
 DATA |= {f"{of}-20x20": ("lib.data.handwritten:cropped", {"of": of, "size": 20}) for of in ("digits", "mnist")}
+DATA |= {f"{of}-colour": ("lib.data.coloured:coloured", {"of": of}) for of in ("digits", "mnist")}
+# `mnist-colour` has a colour drawn for each image; in `mnist-colour-95-64x64`, of 64 x 64 pixels, the correlation of
+# colour and class is 0.95
+COLOURED = re.compile(r"(?P<of>digits|mnist)-colour(-(?P<percent>[1-9][0-9]?|100))?(-(?P<size>32|64)x(?P=size))?")
 # `folder-flowers` is the folder `flowers` of the data folder; no name leads out of that
 FOLDER = re.compile(r"folder-(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)")
 
@@ -60,8 +66,22 @@ ABLATIONS = ("none", "shuffle", "reinitialise", "invert")
 STRUCTURES = ("channels", "neurons", "blocks", "heads")
 UNPRUNED = "unpruned"  # the network beside them that keeps everything
 
+# Methods of the stage that prunes weights: (granularity, pruner, norm over the weights of a unit), see
+# `lib.granularity`. Those with `mag` have names of their own, and a pruner's bare name removes single weights.
+GRANULARITIES = ("element", "kernel", "channel", "multi")
+WEIGHT_METHODS = {"element-rand": ("element", "rand", "l1")}
+WEIGHT_METHODS |= {f"{unit}-{norm}": (unit, "mag", norm) for unit in GRANULARITIES for norm in ("l1", "l2")}
+_SCORED = [name for name in PRUNERS if name not in ("dense", "rand", "mag", "mag-init", *TRAINED)]
+WEIGHT_METHODS |= {name: ("element", name, "l1") for name in _SCORED}
+WEIGHT_METHODS |= {f"{unit}-{name}": (unit, name, "l1") for unit in GRANULARITIES[1:] for name in ("rand", *_SCORED)}
+# For single weights both norms are the magnitude: no two methods, whatever the network.
+SAME_METHODS = {"element-l2": "element-l1"}
+
 # Pruning and quantisation, one after the other (see `lib.quantised_pruning`).
 PRUNED_FIRST, QUANTISED_FIRST = "prune, then quantise", "quantise, then prune"
+
+# How what enters layers is pruned (see `lib.pipeline.activations`). The first two are the same.
+ACTIVATION_METHODS = ("element-l1", "element-l2", "map-l1", "map-l2", "map-similarity")
 
 # What runs a network (see `lib.runtimes`): as it is, exported, and with 8-bit weights and activations.
 RUNTIMES = ("PyTorch", "ONNX Runtime", "ONNX Runtime int8")
@@ -85,6 +105,7 @@ LABELS = {
     "movement": "Movement",
     "dense": "Dense",
     "fc": "FC",
+    "lenet-300-100": "LeNet-300-100",
     "conv": "Conv",
     "digits": "Digits",
     "mnist": "MNIST",
@@ -103,7 +124,8 @@ LABELS = {
 # Names that are patterns, in words.
 _MORE = {
     "model": ", mlp-HxW for H hidden layers of width W, and resnetD-wW for any depth D = 6n + 2 and width W",
-    "data": ", and folder-NAME for the folder NAME of images (letters, digits, - and _)",
+    "data": ", mnist-colour-P-SxS (or digits-, either option alone) for colours that follow the class in P % (1 to 100)"
+    " of the images and S 32 or 64, and folder-NAME for the folder NAME of images (letters, digits, - and _)",
 }
 
 # Parts of the names of models.
@@ -162,6 +184,9 @@ def label(name: str) -> str:
     folder = FOLDER.fullmatch(name)
     if folder:
         return folder["name"]
+    coloured = COLOURED.fullmatch(name)
+    if coloured:
+        return name.replace(coloured["of"], LABELS[coloured["of"]])
     if name in LABELS or not re.match(r"(wide-)?resnet[0-9]|vgg[0-9]|mlp-", name):
         return LABELS.get(name, name)
     spelled = re.sub(r"(resnet|vgg)(?=[0-9])", lambda found: {"resnet": "ResNet-", "vgg": "VGG-"}[found[0]], name)
@@ -183,4 +208,9 @@ def _entry(kind: str, name: str) -> str | tuple[str, dict]:
     found = FOLDER.fullmatch(str(name)) if kind == "data" else None
     if found:
         return "lib.data:folder", {"name": found["name"]}
+    found = COLOURED.fullmatch(str(name)) if kind == "data" else None
+    if found:
+        return "lib.data.coloured:coloured", {
+            "of": found["of"], "percent": int(found["percent"] or 0), "size": int(found["size"] or 28)
+        }  # fmt: skip
     raise ValueError(f"unknown {kind} {name!r}: one of {', '.join(table)}{_MORE.get(kind, '')}")

@@ -52,7 +52,12 @@ def autocast(device: torch.device, precision: str, cache_enabled: bool = True) -
 
 
 def pays(model: nn.Module, shape: tuple[int, int, int], steps: int, batch: int, precision: str) -> bool:
-    """Whether a training of `steps` steps of `batch` images gains by a graph."""
+    """Whether a training of `steps` steps of `batch` images gains by a graph.
+
+    Never where hooks change what enters layers: how much they remove of an image they read on the way.
+    """
+    if any(module._forward_pre_hooks for module in model.modules()):
+        return False
     if next(model.parameters()).is_cuda:
         return steps >= CUDA_STEPS
     if precision != "amp":

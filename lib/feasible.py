@@ -1,8 +1,8 @@
 """`python -m lib.feasible`: can these runs work at all? Asked before a study starts, where only torch can tell.
 
 The runs come as a JSON list of `{"id", "notebook", "parameters"}` on standard input. `data`, `model`, `train_images`,
-`test_images`, `batch`, `latency_batches`, `calibration_images`, `pruner`, `pretrained` and `checkpoint` mean in every
-notebook what they do in the workbench's.
+`test_images`, `batch`, `latency_batches`, `calibration_images`, `pruner`, `pretrained`,
+`checkpoint` and `layer_shares` mean in every notebook what they do in the workbench's.
 What many runs share is tried once. Nothing is written, but for data sets and pretrained weights that are downloaded.
 """
 
@@ -18,7 +18,7 @@ from lib import catalog, device, models
 from lib.compiling import first_line
 from lib.data import Dataset, normalise, room, sampling, scoring_batches
 from lib.data.listing import Files
-from lib.masks import check_kept
+from lib.masks import check_kept, full
 from lib.models import imagenet
 from lib.reference_checkpoint import load_reference_checkpoint
 
@@ -56,6 +56,8 @@ def check(notebook: str, values: dict) -> None:
     # batch norm may have nothing to divide by where a batch of the training has one image
     alone = batch and {"epochs", "pre_epochs"} & set(values) and 1 in (batch, train % batch)
     _check_model(values["model"], name, 1 if alone else 2)
+    if values.get("layer_shares"):
+        _check_layers(values["model"], name, values["layer_shares"])
     if values.get("pretrained"):
         _check_pretrained(values["model"])
     if values.get("checkpoint"):
@@ -151,6 +153,14 @@ def _check_model(model: str, name: str, count: int) -> None:
         raise ValueError(f"model {model} cannot be trained on {said}, {what} ({_reason(error)})") from error
     if found != (len(x), data.classes):
         raise ValueError(f"model {model} gives {found} for {len(x)} of {name}: {(len(x), data.classes)} is needed")
+
+
+def _check_layers(model: str, name: str, layer_shares: dict) -> None:
+    """ValueError for a pattern that matches no layer of the network."""
+    from lib.pipeline.weights import of_layers  # here, since torch-pruning takes a second to import
+
+    data = _whole(name)
+    of_layers(full(models.build(model, _shape(data), data.classes)), 1.0, layer_shares)
 
 
 def _reason(error: Exception) -> str:

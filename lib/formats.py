@@ -56,11 +56,15 @@ def write(path: Path | str, tensors: dict[str, Tensor], header: dict) -> int:
 
     The same contents give the same bytes.
     """
-    content = save(tensors, {HEADER: json.dumps(header)})  # several entries would come in another order each time
-    path = Path(path)
+    content, path = packed(tensors, header), Path(path)
     with replacing(path) as temporary:
         temporary.write_bytes(zstandard.compress(content, LEVEL) if path.suffix == SUFFIX else content)
     return path.stat().st_size
+
+
+def packed(tensors: dict[str, Tensor], header: dict) -> bytes:
+    """Tensors and what is said of them (JSON) as the contents of a file."""
+    return save(tensors, {HEADER: json.dumps(header)})  # several entries would come in another order each time
 
 
 def read(path: Path | str) -> tuple[dict[str, Tensor], dict]:
@@ -70,10 +74,15 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict]:
         content = path.read_bytes()
         if path.suffix == SUFFIX:
             content = zstandard.decompress(content)
-        found = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-        return load(content), json.loads(found[HEADER])
+        return unpacked(content)
     except (zstandard.ZstdError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no network ({type(error).__name__}): a file of save_as is allowed") from error
+
+
+def unpacked(content: bytes) -> tuple[dict[str, Tensor], dict]:
+    """What `packed` made; SafetensorError, ValueError, KeyError or TypeError where it is something else."""
+    found = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    return load(content), json.loads(found[HEADER])
 
 
 def load_from(path: Path | str, model: nn.Module) -> None:

@@ -17,10 +17,11 @@ from pydantic import (
     model_validator,
 )
 
-from lib import catalog, paths, rates
+from lib import catalog, paths, rates, widths
 from lib.rounds import SCOPES, check_scope, densities
 
 Density = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 TRACE = "a trace of torch.profiler, .json or .json.gz"
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -70,6 +71,9 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     timed_passes: NonNegativeInt = 0
     structured_rate: Annotated[float, Field(ge=0, lt=1)] = 0.5
     sparsities: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)] = [0.5]
+    activation_method: Literal[catalog.ACTIVATION_METHODS] = "element-l1"
+    activation_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    calibrated: bool = False
     lr: PositiveNumber = 0.001
     lr_schedule: Literal[rates.SCHEDULES] = "constant"
     lr_drops: list[PositiveInt] = []
@@ -86,6 +90,13 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     train_images: NonNegativeInt = 0
     test_images: NonNegativeInt = 0
     structures: list[Literal[catalog.STRUCTURES]] = []
+    method: Literal[tuple(catalog.WEIGHT_METHODS)] = "element-l1"
+    share_kept: Share = 1.0
+    pruning_scope: Literal["local", "global"] = "local"
+    layer_shares: dict[str, Share] = {}
+    grid: Literal[widths.GRIDS] = "fixed"
+    weight_bits: int = 8
+    fraction_bits: int = widths.CHOSEN
     rates: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)] = [0.5]  # last: hides the module
 
     @model_validator(mode="after")
@@ -167,6 +178,25 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
         return self
 
     @model_validator(mode="after")
+    def _shares_of_layers_are_local(self):
+        if self.layer_shares and self.pruning_scope == "global":
+            raise ValueError(f"layer_shares is {self.layer_shares} with pruning_scope global: local is allowed there")
+        return self
+
+    @model_validator(mode="after")
+    def _images_for_synflow(self):
+        if {"method", "data"} <= self.model_fields_set and "synflow" in self.method and catalog.holds_texts(self.data):
+            raise ValueError(
+                f"method {self.method} with data {self.data}: its input is an image of ones, so images are allowed"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _grids_have_such_widths(self):
+        widths.check(self.grid, self.weight_bits, self.fraction_bits)
+        return self
+
+    @model_validator(mode="after")
     def _rates_fit_every_training(self):
         after = "rewind_epochs + epochs" if self.rewind_epochs else "epochs"
         for name, epochs in ((after, self.rewind_epochs + self.epochs), ("pre_epochs", self.pre_epochs)):
@@ -233,6 +263,7 @@ def _check_type(notebook: str, name: str, value: Any, default: Any) -> None:
     if isinstance(value, wanted) and not (isinstance(value, bool) and not isinstance(default, bool)):
         return
     kind = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list"}
+    kind |= {dict: "a table"}
     hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if isinstance(default, float) and _is_number(value) else ""
     raise ValueError(
         f"notebook {notebook}: {name}: received {value!r}, allowed is {kind.get(type(default), 'a value')}"

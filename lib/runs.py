@@ -52,6 +52,8 @@ def run_id(notebook: str, values: dict, swept: Iterable[str] = ()) -> str:
 def _token(value) -> str:
     if isinstance(value, list | tuple):
         return "+".join(map(_token, value))
+    if isinstance(value, dict):
+        return "+".join(_token(f"{key}_") + _token(each) for key, each in value.items())
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     # papermill formats paths with str.format, and a separator would open a folder
     return "".join(c if c.isalnum() or c in "._+" else "_" for c in text)
@@ -177,7 +179,7 @@ def load(study: str, only: Iterable[str] | None = None) -> pd.DataFrame:
 
 def _row(folder: Path) -> dict:
     run = read_json(folder / RUN)
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in run["parameters"].items()}
+    values = {name: hashable(value) for name, value in run["parameters"].items()}
     hardware = run["hardware"]
     gpus = ", ".join(f"{g['name']} (driver {g['driver']})" for g in hardware["gpus"])
     place = {
@@ -191,6 +193,13 @@ def _row(folder: Path) -> dict:
         "neighbours": run["neighbours"],
     }
     return {"run": folder.name, "notebook": run["notebook"], **values, **read_json(folder / METRICS), **place}
+
+
+def hashable(value):
+    """A parameter as a cell of a frame whose rows are grouped by it: a list as a tuple, a table as text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {each}" for key, each in value.items())
+    return tuple(value) if isinstance(value, list) else value
 
 
 def facts(study: str, run: str) -> dict:

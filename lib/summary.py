@@ -16,6 +16,10 @@ COLLAPSE = 2  # from this compression on a report asks which methods lose whole 
 REPORTED = {"accuracy", "layers", "timing", "runtime", "trace", "amp", "multishot", "checkpoint"}
 # The same for the report of the pruning lab.
 LAB = {"accuracy", "repeated", "multishot", "structured", "sensitivity", "runtime", "quantized"}
+# The same for the report of the compression pipeline: its stages.
+PIPELINE = {"pretrained", "prune_weights", "prune_activations", "quantise", "fine_tune", "coded"}
+DEEP_COMPRESSION = {"model": "lenet-300-100", "data": "mnist"}  # whose row of Han et al. 2016 it compares with
+STAGED = ["run", "notebook", "chain", "stage", "source", "seed", "data", "model", "task"]
 
 
 def load(study: str, results: str = "") -> SimpleNamespace:
@@ -29,9 +33,10 @@ def load(study: str, results: str = "") -> SimpleNamespace:
     with, or None; `folder` for its figures; `planned` and `done` (accuracy runs, described, a row each); `ablations`,
     its `planned` and `done` with the runs that an ablation changed, which the others leave out; `looked` (planned runs
     of the notebook layers, described); `involved`, `stored` (planned runs that have a network and finished ones that
-    stored it, of any notebook, see `lib.networks`); `everything` (finished runs of all notebooks); `gaps` (run -> why
-    it is missing); `histories`, `layers` (tables of all finished accuracy runs); `data` (the facts of each set of
-    images); `facts` (run -> its run.json); `parts`. Any of the frames but `everything` may be empty.
+    stored it, of any notebook, see `lib.networks`); `staged` (planned stages of compression pipelines, see `staged`);
+    `everything` (finished runs of all notebooks); `gaps` (run -> why it is missing); `histories`, `layers` (tables of
+    all finished accuracy runs); `data` (the facts of each set of images); `facts` (run -> its run.json); `parts`. Any
+    of the frames but `everything` may be empty.
     ValueError for a study never started, or without reference runs when these are asked for.
     """
     if results not in RESULTS:
@@ -70,6 +75,7 @@ def _book(name: str, plan: dict, folder: Path | None, beside: SimpleNamespace | 
         looked=tables.planned(plan, "layers"),
         involved=networks.involved(plan),
         stored=networks.stored(everything, done, word),
+        staged=staged(plan),
         everything=everything,
         gaps=state.gaps(plan),
         histories=runs.table(study, accuracy["run"], "history"),
@@ -77,6 +83,24 @@ def _book(name: str, plan: dict, folder: Path | None, beside: SimpleNamespace | 
         data=_data(study, everything["run"]),
         facts={run: runs.facts(study, run) for run in everything["run"]},
     )
+
+
+def staged(plan: dict) -> pd.DataFrame:
+    """One row a planned run of the notebooks PIPELINE: STAGED, `chain` empty and `stage` 0 for one of no chain.
+
+    `source` is the run whose network it takes, empty where it has none; what of a network a run does not name, such as
+    its data, is that of its source.
+    """
+    known: dict[str, dict] = {}
+    rows = []
+    for run in plan["runs"]:
+        if run["notebook"] in PIPELINE:
+            source = next(iter(run["sources"]), "")
+            values = known[run["id"]] = {"seed": 0} | known.get(source, {}) | run["parameters"]
+            shown = {name: values[name] for name in ("seed", "data", "model")} | {"task": tables.task(values)}
+            place = {"chain": run.get("chain", ""), "stage": run.get("stage", 0), "source": source}
+            rows.append({"run": run["id"], "notebook": run["notebook"]} | place | shown)
+    return pd.DataFrame(rows, columns=STAGED)
 
 
 def looks(book: SimpleNamespace, notebook: str) -> list[SimpleNamespace]:
@@ -114,8 +138,9 @@ def explained(book: SimpleNamespace, density: float) -> str:
 def parts(plan: dict) -> set[str]:
     """What the report of a plan has something to say about.
 
-    The names of its notebooks (`accuracy` only for runs that no ablation changed); `ablations`; `collapse`; and
-    `methods-by-layer`, where methods can be compared layer by layer.
+    The names of its notebooks (`accuracy` only for runs that no ablation changed); `ablations`; `collapse`;
+    `methods-by-layer`, where methods can be compared layer by layer; and of compression pipelines `chains`,
+    `deep-compression` (one on that paper's network and data), `weight-methods` and `input-methods` (beside the chains).
     """
     found = {run["notebook"] for run in plan["runs"]} - {"accuracy"}
     planned = tables.planned(plan)
@@ -126,9 +151,23 @@ def parts(plan: dict) -> set[str]:
         found.add("ablations")
     if compared["compression"].nunique() > 3 and compared["compression"].max() >= COLLAPSE:
         found.add("collapse")
+    found |= _staged_parts(staged(plan))
     if _compared(tables.planned(plan, "layers")):
         found.add("methods-by-layer")
     return found
+
+
+def _staged_parts(planned: pd.DataFrame) -> set[str]:
+    """What the report of compression pipelines has beside the names of notebooks."""
+    alone = set(planned.loc[planned["chain"] == "", "notebook"])
+    chained = planned[planned["chain"] != ""]
+    there = {
+        "chains": len(chained) > 0,
+        "deep-compression": (chained[list(DEEP_COMPRESSION)] == pd.Series(DEEP_COMPRESSION)).all(axis=1).any(),
+        "weight-methods": "prune_weights" in alone,
+        "input-methods": "prune_activations" in alone,
+    }
+    return {name for name, found in there.items() if found}
 
 
 def unreported(book: SimpleNamespace, reported: set[str] = REPORTED) -> str | None:

@@ -50,6 +50,7 @@ def train(
     graph: bool | None = None,
     watch: Movement | None = None,
     checkpoint: Path | None = None,
+    facts: dict | None = None,
     on_epoch: Callable[[dict], None] | None = None,
 ) -> list[dict]:
     """Train `model` in place on the device of `data`, with a new optimizer; return one row an epoch.
@@ -67,7 +68,8 @@ def train(
     `watch` sees the gradients of every step, and changes nothing; its state is part of the checkpoint.
 
     With `checkpoint` the state is kept in that file, at least every minute and at the end, and a training that
-    finds its own there goes on from it; a file of another training is not used, and a warning says so.
+    finds its own there goes on from it; a file of another training is not used, and a warning says so. `facts` (plain
+    values) are what else decides the numbers, such as how hooks round: another training is also one of other facts.
 
     Rows: epoch (from 1), lr (of the epoch's last step), train_loss and train_top1_pct, train_top5_pct over the epoch's
     batches as they came (augmented, training mode, weights changing), test_loss, test_top1_pct, test_top5_pct after
@@ -86,7 +88,7 @@ def train(
     recipe = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "batch": batch, "precision": precision}
     recipe |= schedule | {"seed": seed, "epochs": epochs, "before": before, "after": after}
     recipe |= {"watch": type(watch).__name__} if watch else {}
-    settings = identity(model, data, masks) | recipe if checkpoint else {}
+    settings = identity(model, data, masks) | recipe | (facts or {}) if checkpoint else {}
     settle(data.device)
     stepper = catalog.load("optimizer", optimizer)(model.parameters(), lr, weight_decay)
     removed = multipliers(model, masks or {})

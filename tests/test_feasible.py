@@ -388,7 +388,7 @@ def test_the_quick_study_is_not_asked_about(monkeypatch):
 def test_what_is_not_asked_about_works(bench, monkeypatch):
     """Every kind of network that counts as sure, and every number of images at the ends of what counts as sure."""
     sure = []
-    for model in ("fc", "conv", "resnet8", "resnet20-w32", "resnet18", "resnet50"):
+    for model in ("fc", "conv", "resnet8", "resnet20-w32", "resnet18", "resnet50", "lenet-300-100", "vgg7"):
         sure.append(block("accuracy", data="digits", model=model, batch=1))
     for images in (beforehand.DIGITS["train_images"][0], beforehand.DIGITS["train_images"][-1]):
         sure.append(block("accuracy", **FC, train_images=images, batch=64, seed=images))

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from frames import bars, histories, layers, run, study, timings
 
+from lib import summary
 from lib.findings import accuracy, conclusions, cost, precision, settings
 from lib.findings import layers as where
 
@@ -339,6 +340,7 @@ def book(*rows, gaps=None) -> SimpleNamespace:
         gaps=gaps or {}, facts=dict.fromkeys(done["run"], facts),
         data=[{"name": "mnist", "source": "MNIST, the files.", "test_images": 10000,
                         "fingerprint": "sha256:1f", "altered_train": 90, "altered_test": 2}],
+        staged=summary.staged({"runs": []}),
     )  # fmt: skip
 
 

@@ -14,19 +14,19 @@ import pytest
 from lib import catalog, parameters, paths
 
 ROOT = paths.ROOT
-NEUTRAL = {"catalog", "files", "rates", "rounds"}
+NEUTRAL = {"catalog", "files", "rates", "rounds", "widths"}
 RECORD = {
     "command", "findings", "machine", "networks", "panels", "panels_trace", "parameters", "paths", "plots",
-    "plots_collapse", "plots_conservation", "plots_levels", "plots_quantisation", "plots_repeated", "plots_runtimes",
-    "plots_sensitivity", "plots_structures", "plots_trace", "progress", "report", "runs", "shares", "study",
-    "summary", "tables", "traces",
+    "plots_collapse", "plots_conservation", "plots_levels", "plots_pipeline", "plots_quantisation", "plots_repeated",
+    "plots_runtimes", "plots_sensitivity", "plots_structures", "plots_trace", "progress", "report", "runs", "shares",
+    "study", "summary", "tables", "traces",
 }  # fmt: skip
 COMPUTE = {
     "ablations", "checkpoint", "compact", "compiling", "conservation", "data", "device", "explore", "feasible",
-    "flops", "formats", "formats_int8", "inference", "layer_tables", "masks", "memory", "models", "multishot",
-    "noise", "optimizers", "parametrised", "precision", "pruners", "quantise", "quantised_pruning",
-    "quantised_runtime", "ranking", "reference_checkpoint", "repeated", "runtimes", "semi_structured", "sensitivity",
-    "small_maps", "sparsity", "storage", "structured", "timing", "tracing", "train",
+    "flops", "formats", "formats_int8", "granularity", "inference", "layer_tables", "masks", "memory", "models",
+    "multishot", "noise", "optimizers", "parametrised", "pipeline", "precision", "pruners", "quantise",
+    "quantised_pruning", "quantised_runtime", "ranking", "reference_checkpoint", "repeated", "runtimes",
+    "semi_structured", "sensitivity", "small_maps", "sparsity", "storage", "structured", "timing", "tracing", "train",
 }  # fmt: skip
 BOTH = {"bench"}  # like a notebook, it calls one half and writes with the other
 HEAVY = {"torch", "torchvision"}

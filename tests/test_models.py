@@ -66,6 +66,8 @@ SHAPES = {
     "conv": [(1, 28, 28), (3, 64, 64), (2, 5, 9)],
     "resnet8": [(1, 28, 28), (3, 64, 64), (2, 5, 9)],
     "resnet18": [(1, 28, 28), (3, 64, 64), (2, 5, 9)],
+    "lenet-300-100": [(1, 28, 28), (3, 64, 64), (2, 5, 9)],
+    "vgg7": [(1, 28, 28), (3, 64, 64), (2, 8, 17)],
     "vgg11": [(1, 28, 28), (3, 64, 64), (2, 16, 37)],
     "vgg11-bn": [(1, 28, 28), (3, 64, 64), (2, 16, 37)],
     "vgg11-tinyimagenet": [(1, 32, 32), (3, 64, 64), (2, 32, 70)],
@@ -83,6 +85,7 @@ def test_a_network_of_each_kind_takes_images_of_many_shapes(name, shape):
 @pytest.mark.parametrize(
     ("name", "shape", "allowed"),
     [
+        ("vgg7", (3, 7, 32), "images for this VGG are 7x32: 8x8 or more is allowed"),
         ("vgg16", (3, 15, 32), "images for this VGG are 15x32: 16x16 or more is allowed"),
         ("vgg16-bn-tinyimagenet", (1, 28, 28), "images for this VGG are 28x28: 32x32 or more is allowed"),
         ("vgg16-imagenet", (3, 31, 31), "images for this VGG are 31x31: 32x32 or more is allowed"),
@@ -103,6 +106,8 @@ def test_images_that_a_network_is_not_for(name, shape, allowed):
         ("vgg16", (3, 32, 32), 14_719_818, 14_715_584),
         ("vgg16-bn", (3, 32, 32), 14_728_266, 14_715_584),
         ("resnet50", (3, 32, 32), 23_520_842, 23_467_712),
+        ("vgg7", (3, 32, 32), 14_029_450, 14_022_016),
+        ("lenet-300-100", (1, 28, 28), 266_610, 266_200),
     ],
 )
 def test_sizes_are_those_of_the_papers_code(name, shape, count, pruned):
@@ -287,7 +292,7 @@ def test_names_that_mean_bottlenecks_though_a_cifar_resnet_may_have_that_depth(n
         ("wide-resnet18", "depth of a CIFAR ResNet is 18: "),
         ("resnet22-w32", "depth of a CIFAR ResNet is 22: "),
         ("resnet20-w0", "width of a CIFAR ResNet is 0: 1 or more is allowed"),
-        ("resnet020", "unknown model 'resnet020': one of fc, conv, vgg11"),
+        ("resnet020", "unknown model 'resnet020': one of fc, conv, lenet-300-100, vgg7, vgg11"),
         ("wide-resnet20-w8", "unknown model 'wide-resnet20-w8': one of fc"),
         ("resnet20-w-1", "unknown model 'resnet20-w-1': one of fc"),
         ("vgg12", "unknown model 'vgg12': one of fc"),
@@ -313,13 +318,24 @@ def test_names_as_papers_write_them():
         "vgg16": "VGG-16", "vgg16-bn": "VGG-16-BN", "resnet20": "ResNet-20", "resnet20-w32": "ResNet-20-w32",
         "wide-resnet50": "Wide-ResNet-50", "resnet50-imagenet": "ResNet-50-ImageNet", "fc": "FC", "conv": "Conv",
         "vgg11-bn-imagenet": "VGG-11-BN-ImageNet", "wide-resnet101-imagenet": "Wide-ResNet-101-ImageNet",
+        "vgg7": "VGG-7", "lenet-300-100": "LeNet-300-100",
         "vgg13-tinyimagenet": "VGG-13-TinyImageNet", "wide-resnet20": "Wide-ResNet-20", "something": "something",
     }  # fmt: skip
     assert {name: catalog.label(name) for name in spelled} == spelled
     assert len({catalog.label(name) for name in catalog.MODELS}) == len(catalog.MODELS)
 
 
-@pytest.mark.parametrize("name", ["fc", "conv", "resnet8"])
+def test_two_thirds_of_vgg7_are_in_its_linear_layers():
+    model = counted("vgg7", (3, 32, 32), 10)
+    layers = [(type(m), tuple(m.weight.shape)) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert [shape[:2] for kind, shape in layers if kind is nn.Conv2d] == [
+        (128, 3), (128, 128), (256, 128), (256, 256), (512, 256), (512, 512),
+    ]  # fmt: skip
+    assert [shape for kind, shape in layers if kind is nn.Linear] == [(1024, 8192), (1024, 1024), (10, 1024)]
+    assert sum(a * b for a, b in [(1024, 8192), (1024, 1024), (10, 1024)]) / prunable(model) > 2 / 3
+
+
+@pytest.mark.parametrize("name", ["fc", "conv", "resnet8", "lenet-300-100", "vgg7"])
 def test_a_last_batch_of_one_image_can_be_trained_on(name):
     model = models.build(name, (1, 28, 28)).train()
     model(torch.randn(1, 1, 28, 28)).sum().backward()

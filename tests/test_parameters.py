@@ -148,6 +148,35 @@ def test_rates_reach_the_notebook():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"grid": "int4"}, "grid: received 'int4', input should be 'fixed', 'int8' or 'shared'"),
+        ({"weight_bits": 1}, "weight_bits is 1 with grid fixed: 2 to 16 is allowed"),
+        ({"weight_bits": 17}, "weight_bits is 17 with grid fixed: 2 to 16 is allowed"),
+        ({"grid": "shared", "weight_bits": 9}, "weight_bits is 9 with grid shared: 1 to 8 is allowed"),
+        ({"grid": "int8", "weight_bits": 4}, "weight_bits is 4 with grid int8: 8 is allowed"),
+        (
+            {"weight_bits": 6, "fraction_bits": 6},
+            "fraction_bits is 6 with weight_bits 6: 0 to 5 is allowed, or -1 to choose",
+        ),
+        ({"fraction_bits": -2}, "fraction_bits is -2 with weight_bits 8: 0 to 7 is allowed, or -1 to choose"),
+        (
+            {"grid": "shared", "weight_bits": 6, "fraction_bits": 4},
+            "fraction_bits is 4 with grid shared, which has no point: -1 is allowed",
+        ),
+    ],
+)
+def test_grids_that_cannot_be(given, message, declare, tmp_path):
+    declare('grid = "fixed"  # kind\nweight_bits = 8  # bits\nfraction_bits = -1  # behind the point')
+    with pytest.raises(ValueError, match=r"^notebook \S+: ") as caught:
+        parameters.resolve(tmp_path / "n0.ipynb", given)
+    assert str(caught.value).partition(": ")[2] == message
+    for can in ({"weight_bits": 16, "fraction_bits": 15}, {"grid": "shared", "weight_bits": 1}, {"grid": "int8"}):
+        found = parameters.resolve(tmp_path / "n0.ipynb", can)
+        assert {name: found[name] for name in can} == can
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
         ({"retrain": "rewind", "source": "s/dense"}, "source is 's/dense' with retrain rewind, which trains anew"),
         ({"retrain": "none", "pruner": "movement"}, "pruner movement with retrain none: it scores trainings"),
         ({"pruner": "movement"}, "pruner movement with retrain none"),  # the default
@@ -167,3 +196,12 @@ def test_repeated_pruning_that_can():
     for given in ({"retrain": "rewind", "pruner": "movement"}, {"retrain": "none", "source": "s/dense"}):
         assert {name: parameters.resolve("repeated", given)[name] for name in given} == given
     assert parameters.resolve("multishot", {"pruner": "movement"})["pruner"] == "movement", "it has no such choice"
+
+
+def test_activation_pruning_is_by_a_known_method_and_a_share():
+    parameters.Allowed(activation_method="map-similarity", activation_share=0.0, calibrated=True)
+    with pytest.raises(ValidationError, match="'element-l1', 'element-l2', 'map-l1', 'map-l2' or 'map-similarity'"):
+        parameters.Allowed(activation_method="l1")
+    for share in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValidationError, match="activation_share"):
+            parameters.Allowed(activation_share=share)

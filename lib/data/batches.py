@@ -20,10 +20,11 @@ def normalise(data: Dataset, images: Tensor) -> Tensor:
     if data.words:
         return images.long()
     scale, shift = _normalisation(data.mean, data.std, images.device)
-    return _centre(images, *data.shape[1:]).to(torch.float32).mul_(scale).sub_(shift)
+    return centre(images, *data.shape[1:]).to(torch.float32).mul_(scale).sub_(shift)
 
 
-def _centre(images: Tensor, height: int, width: int) -> Tensor:
+def centre(images: Tensor, height: int, width: int) -> Tensor:
+    """The middle (N x C x `height` x `width`) of images, which themselves come back if they are no larger."""
     top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
     if top <= 0 and left <= 0:
         return images

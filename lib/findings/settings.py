@@ -13,7 +13,7 @@ TOLD = ("data", "model", "densities", "seed", "source", "run_dir")
 
 def settings(book: SimpleNamespace) -> pd.DataFrame:
     """Two columns, `setting` and `value`, in words: data, networks, training, seeds, software, hardware."""
-    parts = (_data, _networks, _training, _other_training, _software, _hardware)
+    parts = (_data, _networks, _training, _other_training, _stages, _software, _hardware)
     rows = [row for part in parts for row in part(book)]
     return pd.DataFrame(rows, columns=["setting", "value"])
 
@@ -84,6 +84,27 @@ def _other_training(book) -> list:
         made = [run for _, run in book.everything[book.everything["notebook"] == notebook].iterrows()]
         if made:
             rows.append((f"Training: notebook {notebook}", _used(notebook, made)))
+    return rows
+
+
+def _stages(book) -> list:
+    """The networks, the recipe of each kind of stage and the seeds of a compression pipeline."""
+    rows, planned = [], book.staged
+    done = book.everything[book.everything["run"].isin(planned["run"])]
+    for task in tables.tasks(planned) if len(planned) else []:
+        own = done[done["run"].isin(planned.loc[planned["task"] == task, "run"])]
+        if len(own):
+            one = own.iloc[0]
+            counts = f"{one['parameters']:,.0f} parameters, {one['prunable']:,.0f} of them prunable weights"
+            rows.append((f"Network: {task}", f"{counts}, {one['macs_dense']:,.0f} MACs an image"))
+    for notebook, own in done.groupby("notebook", sort=False):
+        used = [book.facts[run]["parameters"] for run in own["run"]]
+        names = [name for name in dict.fromkeys(name for values in used for name in values) if name not in TOLD]
+        texts = {name: dict.fromkeys(_text(name, values, "") for values in used if name in values) for name in names}
+        said = ", ".join(f"{name.replace('_', ' ')} {' or '.join(values)}" for name, values in texts.items())
+        rows.append((f"Stage: {notebook}", said or "no parameters of its own"))
+    if len(planned):
+        rows.append(("Seeds of the stages", ", ".join(_values(planned["seed"]))))
     return rows
 
 

@@ -35,7 +35,7 @@ def _sure(notebook: str, values: dict) -> bool:
         return True
     if values["data"] != "digits" or not catalog.comes_with_a_package("digits"):
         return False
-    if values.get("pretrained") or values.get("checkpoint"):
+    if values.get("pretrained") or values.get("checkpoint") or values.get("layer_shares"):
         return False
     if "model" in values and not catalog.takes_small_images(values["model"]):
         return False
