@@ -29,20 +29,28 @@ def default_jobs() -> int:
     """
     cores = os.cpu_count() or 1
     jobs = max(1, cores // 2, min(2, cores))
-    gpus = machine.hardware()["gpus"]
-    return max(1, min(jobs, sum(gpu["memory_mib"] // RUN_ON_GPU_MIB for gpu in gpus))) if gpus else jobs
+    gpus = _visible()
+    return max(1, min(jobs, sum(memory // RUN_ON_GPU_MIB for memory in gpus.values()))) if gpus else jobs
+
+
+def _visible() -> dict[str, int]:
+    """GPUs that this process may use, by the name CUDA_VISIBLE_DEVICES has for them -> memory in MiB."""
+    memory = [gpu["memory_mib"] for gpu in machine.hardware()["gpus"]]
+    given = os.environ.get(GPUS)
+    if given is None or not memory:
+        return {str(number): mib for number, mib in enumerate(memory)}
+    names = [name for name in given.split(",") if name]
+    # a name that is no number, such as that of a part of a GPU, is taken for one like the first
+    return {n: memory[int(n)] if n.isdecimal() and int(n) < len(memory) else memory[0] for n in names}
 
 
 def slots(jobs: int | None, per_gpu: int | None) -> list[str | None]:
-    """What each of the runs at once may see: the number of a GPU, all of them in turn; None on a machine without.
+    """What each of the runs at once may see: the name of a GPU, all of them in turn; None on a machine without.
 
-    `jobs` is how many there are, `per_gpu` how many on a GPU; the other follows where one is None. GPUs are those that
-    CUDA_VISIBLE_DEVICES leaves to this process. ValueError where they do not fit together.
+    `jobs` is how many there are, `per_gpu` how many on a GPU; the other follows where one is None. ValueError where
+    they do not fit together.
     """
-    visible = os.environ.get(GPUS)
-    count = len(machine.hardware()["gpus"])
-    gpus = [n for n in visible.split(",") if n] if visible is not None else [str(n) for n in range(count)]
-    gpus = gpus if count else []
+    gpus = list(_visible())
     if per_gpu and not gpus:
         raise ValueError(f"received {per_gpu} runs on a GPU, and there is no GPU here: leave --per-gpu out")
     if per_gpu and jobs and jobs > per_gpu * len(gpus):
