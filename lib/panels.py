@@ -14,6 +14,8 @@ from IPython.display import Image, display
 from matplotlib.figure import Figure
 
 from lib import catalog, plots, runs, tables
+from lib.study import state
+from lib.study import status as statuses
 
 SCREEN_DPI = 110
 
@@ -104,6 +106,20 @@ def choose(frame: pd.DataFrame, column: str, draw: Callable[[pd.DataFrame], Figu
         return draw(rows) if len(rows) else _nothing()
 
     return panel(drawn, **{column: choices(frame, column)})
+
+
+def status(study: str) -> widgets.Widget:
+    """What each run of a study that was started is now, as `python -m lib.study status` shows it, and a button."""
+    shown, again = widgets.HTML(), widgets.Button(description="look again")
+
+    def look(_=None) -> None:
+        rows = statuses.rows(state.load_plan(study))
+        table = pd.DataFrame(rows).to_html(index=False, escape=True, border=0)
+        shown.value = f"{table}<p>{statuses.counts(rows)}</p>"
+
+    again.on_click(look)
+    look()
+    return widgets.VBox([again, shown])
 
 
 def _nothing() -> Figure:
