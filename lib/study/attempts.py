@@ -46,6 +46,8 @@ def begin(study: str, run: str, **facts) -> Path:
     me = psutil.Process()
     record = {"run": run, "number": number, "host": socket.gethostname(), "process": me.pid, "born": me.create_time()}
     record |= {"started_utc": _now(), "slurm": os.environ.get(SLURM_TASK), **facts}
+    if record["slurm"]:
+        record["restarts"] = int(os.environ.get("SLURM_RESTART_COUNT", 0))
     write_json(work / ATTEMPT, record)
     return work
 

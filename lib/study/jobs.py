@@ -1,0 +1,57 @@
+"""What was given to a cluster: a file a run, beside the runs, and another when its task has ended with the run.
+
+`.jobs/<run>.json` says under which `name` a run was handed over, and once the cluster has answered, as which `task`
+(`123_4`, or `123` for one alone). `.jobs/ended/<run>.json` says what became of it, under the same name.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lib import paths
+from lib.files import read_json, write_json
+
+JOBS, ENDED = ".jobs", "ended"
+
+
+def folder(study: str) -> Path:
+    return paths.RUNS / study / JOBS
+
+
+def write(study: str, run: str, name: str, index: int, task: str | None = None) -> None:
+    """Record that `run` is (to be) in the task `index` of the job called `name`; `task` once that has a number."""
+    entry = {"run": run, "name": name, "index": index, "task": task, "submitted_utc": _now()}
+    write_json(folder(study) / f"{run}.json", entry)
+
+
+def end(study: str, run: str, name: str, error: str | None) -> None:
+    """Record what became of the run under the job called `name`: None, or an error in one line."""
+    write_json(folder(study) / ENDED / f"{run}.json", {"run": run, "name": name, "error": error, "ended_utc": _now()})
+
+
+def forget(study: str, run: str) -> None:
+    """The run was not submitted after all."""
+    (folder(study) / f"{run}.json").unlink(missing_ok=True)
+    (folder(study) / ENDED / f"{run}.json").unlink(missing_ok=True)
+
+
+def records(study: str) -> dict[str, dict]:
+    """Run -> its record; `ended` in it is None, or the record of its end under the same name."""
+    found = {}
+    for path in folder(study).glob("*.json"):
+        record = _read(path)
+        if record:
+            end = _read(folder(study) / ENDED / path.name)
+            record["ended"] = end if end and end["name"] == record["name"] else None
+            found[record["run"]] = record
+    return found
+
+
+def _read(path: Path) -> dict | None:
+    try:
+        return read_json(path) if path.is_file() else None
+    except ValueError:  # it went between the two looks, or a full disk has cut it
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
