@@ -1,7 +1,7 @@
 """A SLURM of one node for tests: everything in one private folder, on loopback only, without accounting.
 
-Debian's packages are installed if this is root and they are missing; nothing outside the folder is configured. Times are
-SLURM's shortest, so that a requeue takes seconds.
+Debian's packages are installed if this is root and they are missing; nothing outside the folder is configured. Times
+are SLURM's shortest, so that a requeue takes seconds.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ def install() -> None:
     for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
         done = subprocess.run(["apt-get", "-q", *command], env=quiet, capture_output=True, text=True, timeout=300)
         if done.returncode:
-            raise Unavailable(f"apt-get {command[0]} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+            raise Unavailable(f"apt-get {command[0]} failed: {' '.join(done.stderr.split())[-200:]}")
 
 
 class Slurm:

@@ -169,7 +169,9 @@ def _name(record: dict) -> str:
 def _alive(folder: Path, record: dict, clock: float) -> bool:
     if record["host"] == socket.gethostname():
         try:
-            return abs(psutil.Process(record["process"]).create_time() - record["born"]) < 1
+            process = psutil.Process(record["process"])
+            # one that nobody has reaped yet has ended all the same
+            return abs(process.create_time() - record["born"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
         except psutil.AccessDenied:
