@@ -117,18 +117,18 @@ class Slurm:
     def kill_node(self) -> None:
         """The node dies: its daemon, and the daemons and processes of its jobs."""
         daemon = psutil.Process(int((self.folder / "slurmd.pid").read_text()))
-        stepds = [p for p in psutil.process_iter(["cmdline"]) if self._ours(p)]
-        below = [child for p in stepds for child in p.children(recursive=True)]
-        for process in [daemon, *stepds, *below]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        _kill([daemon, *self._steps()])
 
-    def _ours(self, process: psutil.Process) -> bool:
-        """Whether it is a step's daemon of this cluster."""
-        with contextlib.suppress(psutil.Error):
-            return "slurmstepd" in process.name() and process.environ().get("SLURM_CONF", "").startswith(
-                str(self.folder)
-            )
+    def _steps(self) -> list[psutil.Process]:
+        """The daemons of this cluster's steps, and all that runs below them."""
+        daemons = [process for process in psutil.process_iter() if self._is_step(process)]
+        return [each for process in daemons for each in (process, *process.children(recursive=True))]
+
+    def _is_step(self, process: psutil.Process) -> bool:
+        with contextlib.suppress(OSError, psutil.Error):
+            # not psutil's environ(): the daemon writes its title over the beginning of it
+            environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+            return process.name() == "slurmstepd" and str(self.folder).encode() in environment
         return False
 
     def stop(self) -> None:
@@ -141,10 +141,7 @@ class Slurm:
                 process = psutil.Process(int((self.folder / name).read_text()))
                 process.terminate()
                 _ended(process)
-        for process in psutil.process_iter():
-            if self._ours(process):
-                with contextlib.suppress(psutil.Error):
-                    process.kill()
+        _kill(self._steps())
         os.environ.pop("SLURM_CONF", None)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -157,6 +154,12 @@ class Slurm:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"waited {seconds} s for SLURM: {self.log()[-2000:]}")
             time.sleep(0.1)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def said(*command: str) -> str:

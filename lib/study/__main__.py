@@ -58,9 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _cluster_options(run: argparse.ArgumentParser) -> None:
-    asked = run.add_argument_group(
-        "with --engine slurm", "also in the study file or in a file of yours: see README"
-    )
+    asked = run.add_argument_group("with --engine slurm", "also in the study file or in a file of yours: see README")
     asked.add_argument("--detach", action="store_true", help="submit and leave; status and another run follow it")
     asked.add_argument("--partition", help="part of the cluster")
     asked.add_argument("--gres", help="such as gpu:1")
