@@ -55,7 +55,7 @@ class Checkpoint:
         now = time.monotonic()
         if now - self.looked >= ASK_EVERY_S:
             self.looked, before, self.asked = now, self.asked, self._last_asked()
-            if self.asked != before:
+            if self.asked not in (None, before):
                 return True
         return now - self.saved >= EVERY_S
 

@@ -149,6 +149,16 @@ def test_a_driver_that_died_while_it_handed_over(planned, queue):
     assert slurm.judged(planned, planned["runs"])[RUN] == {"state": "new"}
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": 1, "name": [], "index": 0, "task": null}'])
+def test_a_record_that_is_none_of_ours(planned, queue, text):
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    (jobs.folder("s") / f"{OTHER}.json").write_text(text)
+    assert set(jobs.records("s")) == {RUN}
+    jobs.end("s", RUN, "s-1", "ValueError: no")
+    (jobs.folder("s") / jobs.ENDED / f"{RUN}.json").write_text(text)
+    assert jobs.records("s")[RUN]["ended"] is None
+
+
 class Seen(Watch):
     def __init__(self):
         self.tries, self.ends = [], {}

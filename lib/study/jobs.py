@@ -38,19 +38,21 @@ def records(study: str) -> dict[str, dict]:
     """Run -> its record; `ended` in it is None, or the record of its end under the same name."""
     found = {}
     for path in folder(study).glob("*.json"):
-        record = _read(path)
+        record = _read(path, run=str, name=str, index=int, task=str | None)
         if record:
-            end = _read(folder(study) / ENDED / path.name)
+            end = _read(folder(study) / ENDED / path.name, name=str, error=str | None)
             record["ended"] = end if end and end["name"] == record["name"] else None
             found[record["run"]] = record
     return found
 
 
-def _read(path: Path) -> dict | None:
+def _read(path: Path, **kinds) -> dict | None:
+    """What the file says; None if it has gone between two looks, a full disk has cut it, or it is not of ours."""
     try:
-        return read_json(path) if path.is_file() else None
-    except ValueError:  # it went between the two looks, or a full disk has cut it
+        found = read_json(path) if path.is_file() else {}
+    except ValueError:
         return None
+    return found if all(name in found and isinstance(found[name], kind) for name, kind in kinds.items()) else None
 
 
 def _now() -> str:

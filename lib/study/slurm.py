@@ -48,6 +48,8 @@ def run_study(
         driver.watch.tick()
         with _turn(planned):
             driver.turn()
+    if not driver.open:
+        attempts.clear(planned["study"])
     return driver.errors
 
 
