@@ -45,6 +45,10 @@ def row(planned: dict, run: str = RUN) -> tuple[str, str]:
     return found["state"], found["detail"]
 
 
+def ended(run: str) -> dict | None:
+    return jobs.ended("s", run, jobs.records("s", [run])[run])
+
+
 def begin(monkeypatch, task: str, host: str | None = None):
     monkeypatch.setenv(attempts.SLURM_TASK, task)
     with monkeypatch.context() as patch:
@@ -149,14 +153,15 @@ def test_a_driver_that_died_while_it_handed_over(planned, queue):
     assert slurm.judged(planned, planned["runs"])[RUN] == {"state": "new"}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": 1, "name": [], "index": 0, "task": null}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": [], "index": 0, "task": null}'])
 def test_a_record_that_is_none_of_ours(planned, queue, text):
     jobs.write("s", RUN, "s-1", 0, "5_0")
     (jobs.folder("s") / f"{OTHER}.json").write_text(text)
-    assert set(jobs.records("s")) == {RUN}
+    assert set(jobs.records("s", [RUN, OTHER])) == {RUN}
     jobs.end("s", RUN, "s-1", "ValueError: no")
+    assert ended(RUN)
     (jobs.folder("s") / jobs.ENDED / f"{RUN}.json").write_text(text)
-    assert jobs.records("s")[RUN]["ended"] is None
+    assert ended(RUN) is None
 
 
 class Seen(Watch):
@@ -295,5 +300,5 @@ def test_a_task_without_its_source_says_so(planned, here, monkeypatch):
     jobs.write("s", OTHER, "s-1", 1, "5_1")
     Task("s", "s-1", [planned["runs"][1] | {"sources": [RUN]}])()
     signal.signal(signal.SIGTERM, handler)
-    assert jobs.records("s")[OTHER]["ended"]["error"] == f"not started: its source {RUN} is not done"
+    assert ended(OTHER)["error"] == f"not started: its source {RUN} is not done"
     assert not (here.runs / "s" / runs.ATTEMPTS).exists()

@@ -39,6 +39,14 @@ def handed(monkeypatch):
     return given
 
 
+def records() -> dict[str, dict]:
+    return jobs.records("s", [name(text) for text in "abc"])
+
+
+def ended(run: str) -> dict | None:
+    return jobs.ended("s", run, jobs.records("s", [run])[run])
+
+
 def name(text: str) -> str:
     return f"stub-name{text}-seed1"
 
@@ -78,17 +86,20 @@ def test_groups_of_a_size(planned, handed):
     assert handed[2] == ([[name("d"), name("e")]], ("1_0",), False)
 
 
+def by_time(planned: dict, together: list[dict]) -> list[list[dict]]:
+    return submit.grouped(together, None, state.seconds_each(planned, together))
+
+
 @pytest.mark.parametrize(("seconds", "sizes"), [(50.0, [2, 2, 1]), (1.0, [5]), (500.0, [1, 1, 1, 1, 1])])
 def test_groups_by_known_times(planned, seconds, sizes):
-    assert [len(group) for group in submit.grouped(planned, planned["runs"][:5], None)] == [1] * 5
+    assert [len(group) for group in by_time(planned, planned["runs"][:5])] == [1] * 5
     done(planned, name("timed"), seconds)
-    assert [len(group) for group in submit.grouped(planned, planned["runs"][:5], None)] == sizes
+    assert [len(group) for group in by_time(planned, planned["runs"][:5])] == sizes
 
 
 def test_a_group_has_an_end(planned):
     done(planned, name("timed"), 0.001)
-    many = planned["runs"][:1] * 50
-    groups = submit.grouped(planned, many, None)
+    groups = by_time(planned, planned["runs"][:1] * 50)
     assert max(map(len, groups)) == submit.RUNS_MOST
     assert sum(map(len, groups)) == 50
 
@@ -135,7 +146,7 @@ def test_refused_by_sbatch(planned, here, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     with pytest.raises(RuntimeError, match="sbatch refused: sbatch: error: invalid partition"):
         submit.submit(planned, planned["runs"][:3], {}, Cluster())
-    assert jobs.records("s") == {}
+    assert records() == {}
 
 
 def test_handed_over_and_written_down(planned, tmp_path, monkeypatch):
@@ -145,11 +156,11 @@ def test_handed_over_and_written_down(planned, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     jobs.write("s", name("a"), "earlier", 0, "1")
     jobs.end("s", name("a"), "earlier", "ValueError: no")
-    assert jobs.records("s")[name("a")]["ended"]["error"] == "ValueError: no"
+    assert ended(name("a"))["error"] == "ValueError: no"
     submit.submit(planned, planned["runs"][:3], {}, Cluster())
-    found = jobs.records("s")
+    found = records()
     assert [found[name(n)]["task"] for n in "abc"] == ["123_0", "123_1", "123_2"]
-    assert {record["ended"] for record in found.values()} == {None}
+    assert ended(name("a")) is None
     assert len({record["name"] for record in found.values()}) == 1
     submit.submit(planned, planned["runs"][:1], {}, Cluster())
-    assert jobs.records("s")[name("a")]["task"] == "123"
+    assert records()[name("a")]["task"] == "123"

@@ -4,6 +4,7 @@
 (`123_4`, or `123` for one alone). `.jobs/ended/<run>.json` says what became of it, under the same name.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,16 +35,17 @@ def forget(study: str, run: str) -> None:
     (folder(study) / ENDED / f"{run}.json").unlink(missing_ok=True)
 
 
-def records(study: str) -> dict[str, dict]:
-    """Run -> its record; `ended` in it is None, or the record of its end under the same name."""
-    found = {}
-    for path in folder(study).glob("*.json"):
-        record = _read(path, run=str, name=str, index=int, task=str | None)
-        if record:
-            end = _read(folder(study) / ENDED / path.name, name=str, error=str | None)
-            record["ended"] = end if end and end["name"] == record["name"] else None
-            found[record["run"]] = record
-    return found
+def records(study: str, runs: Iterable[str]) -> dict[str, dict]:
+    """Run -> its record, of those that have one."""
+    kinds = {"name": str, "index": int, "task": str | None}
+    found = {run: _read(folder(study) / f"{run}.json", **kinds) for run in runs}
+    return {run: record for run, record in found.items() if record}
+
+
+def ended(study: str, run: str, record: dict) -> dict | None:
+    """What became of the run of this record; None while its task has not come to its end."""
+    end = _read(folder(study) / ENDED / f"{run}.json", name=str, error=str | None)
+    return end if end and end["name"] == record["name"] else None
 
 
 def _read(path: Path, **kinds) -> dict | None:

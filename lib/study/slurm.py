@@ -58,7 +58,7 @@ def queued(planned: dict) -> dict[str, dict]:
     told = ("waiting", "lost", "failed")
     return {
         run: {"state": now["state"], "detail": now["detail"]}
-        for run, now in judged(planned, planned["runs"]).items()
+        for run, now in judged(planned, [run for run in planned["runs"] if state.of(planned, run) != "done"]).items()
         if now["state"] in told
     }
 
@@ -71,17 +71,21 @@ def judged(planned: dict, chosen: list[dict]) -> dict[str, dict]:
     - lost, failed: it ended, `heals` says whether another try may help, and `free` that nothing executes it;
     - new: nobody has it.
     """
-    records = jobs.records(planned["study"])
+    study = planned["study"]
+    records = jobs.records(study, [run["id"] for run in chosen])
     said = squeue.look(records)  # before the folders: what has ended has written everything by then
-    records, under_way = jobs.records(planned["study"]), attempts.under_way(planned["study"])
+    mine: dict[str, list[dict]] = {}
+    for one in attempts.under_way(study):
+        mine.setdefault(one["run"], []).append(one)
     found = {}
-    for run in chosen:
-        mine = [one for one in under_way if one["run"] == run["id"]]
-        found[run["id"]] = _judge(state.of(planned, run), records.get(run["id"]), mine, said)
+    for identifier, run in ((run["id"], run) for run in chosen):
+        record = records.get(identifier)
+        end = jobs.ended(study, identifier, record) if record else None
+        found[identifier] = _judge(state.of(planned, run), record, end, mine.get(identifier, []), said)
     return found
 
 
-def _judge(made: str, record: dict | None, mine: list[dict], said: dict | None) -> dict:
+def _judge(made: str, record: dict | None, end: dict | None, mine: list[dict], said: dict | None) -> dict:
     if made == "done":
         return {"state": "done"}
     alive = next((one for one in reversed(mine) if one["alive"]), None)
@@ -94,7 +98,6 @@ def _judge(made: str, record: dict | None, mine: list[dict], said: dict | None) 
     here = alive and alive["host"] == socket.gethostname()  # our own system knows better than SLURM
     if alive and (here or not over or alive.get("slurm") != task):
         return {"state": "running", "record": record}
-    end = record["ended"]
     if end and end["error"] and not end["error"].startswith(("not started", "stopped")):
         return _ended("failed", end["error"], may_heal(end["error"]), alive)
     if end:
@@ -188,9 +191,10 @@ class _Driver:
 
     def _close(self, run: dict, error: str, record: bool = True) -> None:
         """Nothing more is done for `run`; what SLURM alone knew, and soon forgets, is written down."""
-        entry = jobs.records(self.planned["study"]).get(run["id"])
-        if record and entry and not entry["ended"]:
-            jobs.end(self.planned["study"], run["id"], entry["name"], error)
+        study, identifier = self.planned["study"], run["id"]
+        entry = jobs.records(study, [identifier]).get(identifier) if record else None
+        if entry and not jobs.ended(study, identifier, entry):
+            jobs.end(study, identifier, entry["name"], error)
         self.errors[run["id"]] = error
         self._end(run, error)
 

@@ -50,9 +50,10 @@ def submit(planned: dict, chosen: list[dict], records: dict[str, dict], options:
     """
     tasks = {run: record["task"] for run, record in records.items() if record["task"]}
     where, made, left = folder(planned["study"]), {}, list(chosen)
+    seconds = state.seconds_each(planned, chosen)
     while ready := _ready(planned, left, tasks):
         for (after, exclusive), together in _alike(ready, tasks, planned).items():
-            groups = grouped(planned, together, options.group)
+            groups = grouped(together, options.group, seconds)
             for some in _portions(groups, ARRAY_MOST):
                 numbers = _submit(planned["study"], some, where, after, exclusive, options)
                 made[numbers[0].partition("_")[0]] = [run for group in some for run in group]
@@ -81,14 +82,14 @@ def _alike(ready: list[dict], tasks: dict[str, str], planned: dict) -> dict[tupl
     return found
 
 
-def grouped(planned: dict, together: list[dict], size: int | None) -> list[list[dict]]:
-    """The runs of each task, in order: `size` of them, or as many as take TASK_S by what like runs took.
+def grouped(together: list[dict], size: int | None, seconds: dict[str, float | None]) -> list[list[dict]]:
+    """The runs of each task, in order: `size` of them, or as many as take TASK_S by the `seconds` that each may take.
 
     A run whose time nothing is known of has a task of its own.
     """
     if size:
         return _portions(together, size)
-    seconds, groups, filled = state.seconds_each(planned, together), [], TASK_S
+    groups, filled = [], TASK_S
     for run in together:
         takes = seconds[run["id"]]
         takes = TASK_S if takes is None else takes
