@@ -18,7 +18,7 @@ from lib import runs
 from lib.files import SAVE_NOW
 from lib.study import submit
 
-PATIENT_S = 120  # of one step, on a machine that others use too
+PATIENT_S = 240  # of one step, on a machine that others use too
 
 # Keeps a state where it is asked for one, and says so when it goes on from it.
 SAVING = (
