@@ -13,8 +13,9 @@ from rich.text import Text
 from lib import paths
 from lib.command import Parser, interruptible
 from lib.progress import duration
-from lib.study import attempts, beforehand, reference, state
+from lib.study import attempts, beforehand, cluster, jobs, reference, spec, state
 from lib.study import status as statuses
+from lib.study.cluster import Cluster
 
 TELL_EVERY_S = 60.0
 WATCH_S = 2.0
@@ -35,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
         "--per-gpu", type=_positive, metavar="K", help="runs at once on each GPU (default: as many as fit)"
     )
     run.add_argument("--report", action="store_true", help="then make the report, gaps marked")
+    run.add_argument("--engine", choices=["local", "slurm"], default="local", help="this machine, or a cluster's SLURM")
+    _cluster_options(run)
     report = _command(commands, "report", "make figures/NAME/report.pdf from the finished runs, gaps marked")
     report.add_argument(
         "--from",
@@ -52,6 +55,22 @@ def parser() -> argparse.ArgumentParser:
     _command(commands, "keep", "copy the finished runs, without their weights, to runs/reference/NAME")
     commands.add_parser("list", help="show the studies there are", epilog=CODES)
     return main
+
+
+def _cluster_options(run: argparse.ArgumentParser) -> None:
+    asked = run.add_argument_group("with --engine slurm", "also in the study file or in a file of yours: see README")
+    asked.add_argument("--detach", action="store_true", help="submit and leave; status and another run follow it")
+    asked.add_argument("--partition", help="part of the cluster")
+    asked.add_argument("--gres", help="such as gpu:1")
+    asked.add_argument("--time", help="limit of a task, such as 01:30:00; what needs more is requeued and goes on")
+    asked.add_argument("--mem", help="such as 8G")
+    asked.add_argument("--cpus", type=_positive, metavar="N", help="cores of a task")
+    asked.add_argument("--account", help="who pays")
+    asked.add_argument("--qos", help="quality of service")
+    asked.add_argument("--constraint", help="features that a node must have")
+    asked.add_argument("--array-limit", type=_positive, metavar="N", help="tasks of an array at once")
+    asked.add_argument("--setup", action="append", metavar="LINE", help='shell line before a task: "module load ..."')
+    asked.add_argument("--group", type=_positive, metavar="N", help="runs in one task (default: by known times)")
 
 
 def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
@@ -77,6 +96,40 @@ def _whole(text: str, least: int) -> int:
     return int(text)
 
 
+def _given(given: argparse.Namespace) -> dict:
+    """The cluster options of the command line that were said."""
+    names = (*Cluster.model_fields, "detach")
+    return {name: value for name in names if (value := getattr(given, name)) not in (None, False)}
+
+
+def run_on_slurm(planned: dict, given: argparse.Namespace, console: Console) -> int:
+    from lib.study import slurm
+
+    said = _given(given)
+    detach = said.pop("detach", False)
+    for name in ("jobs", "per_gpu", *(["report"] if detach else [])):
+        if getattr(given, name):
+            allowed = "without --detach" if name == "report" else "with --engine local"
+            raise ValueError(f"--{name.replace('_', '-')} goes {allowed} only: leave it out")
+    options = cluster.options(spec.read(planned["study"]).cluster, said)
+    missing = [r for r in planned["runs"] if state.of(planned, r) != "done"]
+    done = len(planned["runs"]) - len(missing)
+    console.print(f"Study {planned['study']}: {len(planned['runs'])} runs, {done} done, {len(missing)} to do.")
+    beforehand.check(missing)
+    try:
+        with _progress(console) as bar:
+            task = bar.add_task("starting", total=len(planned["runs"]), completed=done, left="")
+            watch = _Watch(planned, missing, options.array_limit, console, bar, task)
+            errors = slurm.run_study(planned, options, watch, detach)
+    except KeyboardInterrupt:
+        console.print("What SLURM has goes on; scancel ends it, and another run picks it up.")
+        raise
+    if detach and not errors:
+        console.print(f"python -m lib.study status {planned['study']} shows them, another run follows them.")
+        return 0
+    return max(_say_errors(planned, errors, console), make_report(planned, console) if given.report else 0)
+
+
 def run(planned: dict, jobs: int | None, per_gpu: int | None, report: bool, console: Console) -> int:
     from lib.study.execute import run_study, slots, warm  # papermill takes 2 s to import: not for --help
 
@@ -91,11 +144,16 @@ def run(planned: dict, jobs: int | None, per_gpu: int | None, report: bool, cons
             task = bar.add_task("starting", total=len(planned["runs"]), completed=done, left="")
             watch = _Watch(planned, missing, len(places), console, bar, task)
             errors = run_study(planned, places, watch, nursery) if missing else {}
-        for identifier, error in errors.items():
-            console.print(f"failed: {identifier}: {error}", style="red", markup=False, highlight=False)
-        if errors:
-            console.print(f"{len(errors)} of {len(planned['runs'])} runs failed; start again to try them again.")
-        return max(int(bool(errors)), make_report(planned, console, nursery) if report else 0)
+        failed = _say_errors(planned, errors, console)
+        return max(failed, make_report(planned, console, nursery) if report else 0)
+
+
+def _say_errors(planned: dict, errors: dict[str, str], console: Console) -> int:
+    for identifier, error in errors.items():
+        console.print(f"failed: {identifier}: {error}", style="red", markup=False, highlight=False)
+    if errors:
+        console.print(f"{len(errors)} of {len(planned['runs'])} runs failed; start again to try them again.")
+    return int(bool(errors))
 
 
 class _Watch:
@@ -130,6 +188,10 @@ class _Watch:
             self.bar.remove_task(self.rows.pop(run["id"]))
         self.console.print(f"{run['id']}: {error}; it is tried again", markup=False, highlight=False)
 
+    def submitted(self, job: str, runs: list[dict]) -> None:
+        names = runs[0]["id"] if len(runs) == 1 else f"{len(runs)} runs, {runs[0]['id']} to {runs[-1]['id']}"
+        self.console.print(f"SLURM {job}: {names}", markup=False, highlight=False)
+
     def tick(self) -> None:
         """How far each running training is: a row of its own, or where no terminal shows it, a line each minute."""
         tell = not self.console.is_terminal and time.monotonic() - self.told >= TELL_EVERY_S
@@ -149,7 +211,7 @@ class _Watch:
         self.bar.update(self.task, description=f"{len(self.running)} running", left=self._left())
 
     def _left(self) -> str:
-        if not self.open:
+        if not self.open or not self.jobs:  # a cluster without a limit: nobody knows how many go at once
             return ""
         seconds = state.seconds_left(self.planned, self.open, self.jobs)
         # no guess before every kind of run has finished once
@@ -207,16 +269,24 @@ def keep(planned: dict, console: Console) -> int:
 
 def status(planned: dict, watch: bool, console: Console) -> int:
     """Show the table once, or with `watch` until all is done."""
-    table = statuses.rows(planned)
+    table = _rows(planned)
     if watch:
         with Live(_shown(planned, table), console=console, auto_refresh=False) as live:
             while any(row["state"] != "done" for row in table):
                 time.sleep(WATCH_S)
-                table = statuses.rows(planned)
+                table = _rows(planned)
                 live.update(_shown(planned, table), refresh=True)
     else:
         console.print(_shown(planned, table))
     return int(any(row["state"] != "done" for row in table))
+
+
+def _rows(planned: dict) -> list[dict]:
+    if not jobs.folder(planned["study"]).is_dir():
+        return statuses.rows(planned)
+    from lib.study import slurm
+
+    return statuses.rows(planned, slurm.queued(planned))
 
 
 def _shown(planned: dict, table: list[dict]) -> Group:
@@ -258,7 +328,11 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command == "report" and given.source:
             return make_reference_report(given.name, given.seeds, console)
         planned = state.plan(given.name, given.seeds)
+        if given.command == "run" and given.engine == "slurm":
+            return run_on_slurm(planned, given, console)
         if given.command == "run":
+            if said := _given(given):
+                raise ValueError(f"--{next(iter(said)).replace('_', '-')} goes with --engine slurm only: leave it out")
             return run(planned, given.jobs, given.per_gpu, given.report, console)
         if given.command == "status":
             return status(planned, given.watch, console)

@@ -46,6 +46,8 @@ def begin(study: str, run: str, **facts) -> Path:
     me = psutil.Process()
     record = {"run": run, "number": number, "host": socket.gethostname(), "process": me.pid, "born": me.create_time()}
     record |= {"started_utc": _now(), "slurm": os.environ.get(SLURM_TASK), **facts}
+    if record["slurm"]:
+        record["restarts"] = int(os.environ.get("SLURM_RESTART_COUNT", 0))
     write_json(work / ATTEMPT, record)
     return work
 
@@ -167,7 +169,9 @@ def _name(record: dict) -> str:
 def _alive(folder: Path, record: dict, clock: float) -> bool:
     if record["host"] == socket.gethostname():
         try:
-            return abs(psutil.Process(record["process"]).create_time() - record["born"]) < 1
+            process = psutil.Process(record["process"])
+            # one that nobody has reaped yet has ended all the same
+            return abs(process.create_time() - record["born"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
         except psutil.AccessDenied:

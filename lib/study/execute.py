@@ -82,6 +82,9 @@ class Watch:
     def tried(self, run: dict, error: str) -> None:
         """An attempt at `run` failed as machines fail, and another will follow."""
 
+    def submitted(self, job: str, runs: list[dict]) -> None:
+        """A cluster has `runs`, as tasks of `job`."""
+
     def waits(self, owner: str) -> None:
         """Another driver has the study."""
 
@@ -157,7 +160,7 @@ class _Driver:
         return self.errors
 
     def _start(self) -> None:
-        for run in _drop_orphans(self.waiting, self.errors):
+        for run in drop_orphans(self.waiting, self.errors):
             self.watch.ended(run, self.errors[run["id"]])
         mine = [run for run, _ in self.running.values()]
         busy = self._elsewhere()
@@ -218,7 +221,7 @@ def _startable(waiting: list[dict], running: list[dict], busy: set[str], jobs: i
     return ready[:1]
 
 
-def _drop_orphans(waiting: list[dict], errors: dict[str, str]) -> list[dict]:
+def drop_orphans(waiting: list[dict], errors: dict[str, str]) -> list[dict]:
     """Take the runs whose source failed out of `waiting`, and say so in `errors`; return them."""
     dropped = []
     for run in list(waiting):

@@ -1,10 +1,11 @@
 """Single runs of a study, executed here and now: by a person, or by a task of a cluster."""
 
+import os
 import threading
 
 from lib import machine
 from lib.study import attempts, quiet, state
-from lib.study.attempt import attempt
+from lib.study.attempt import GPUS, attempt
 
 
 def execute_runs(planned: dict, names: list[str], threads: int | None = None) -> dict[str, str]:
@@ -34,14 +35,20 @@ def execute_runs(planned: dict, names: list[str], threads: int | None = None) ->
 def execute_run(
     planned: dict, run: dict, threads: int | None = None, stopping: threading.Event | None = None
 ) -> str | None:
-    """Execute one run; its error, None when it is done."""
+    """Execute one run; its error, None when it is done.
+
+    A SLURM task takes its own earlier start for dead, whatever that says of itself: SLURM starts no task again before.
+    """
     stopping = stopping or threading.Event()
     missing = [s for s in run["sources"] if state.of(planned, {"id": s}) != "done"]
     if missing:
         return f"not started: its source {missing[0]} is not done"
-    if other := attempts.alive(planned["study"], run["id"]):
+    task = os.environ.get(attempts.SLURM_TASK)
+    others = [one for one in attempts.under_way(planned["study"]) if one["run"] == run["id"] and one["alive"]]
+    if other := next((one for one in others if not task or one.get("slurm") != task), None):
         return f"not started: attempt {other['number']} on {attempts.where(other)} executes it"
     with quiet.machine(run["exclusive"], stopping) as held:
         if not held:
             return "stopped before it started"
-        return attempt(planned, run, threads or machine.threads(), 0, stopping)
+        given = os.environ.get(GPUS) if task else None
+        return attempt(planned, run, threads or machine.threads(), 0, stopping, gpu=given)

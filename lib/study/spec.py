@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, Discriminator, Field, NonNegativ
 
 from lib import parameters, paths, runs
 from lib.shares import TO_DENSITY
+from lib.study.cluster import Cluster
 
 ALLOWED = {
     "compression": "0 or more", "ratio": "1 or more", "density": "a density in (0, 1]", "sparsity": "a share in [0, 1)",
@@ -67,7 +68,7 @@ def _summary(notebook: str) -> str:
 class Study(BaseModel, extra="forbid"):
     """A study file. `fixed` goes to every block whose notebook has the parameter; `seeds` to all that have one.
 
-    `summary` names the notebook that makes the report.
+    `summary` names the notebook that makes the report, `cluster` says what its runs need of one.
     """
 
     title: str
@@ -75,6 +76,7 @@ class Study(BaseModel, extra="forbid"):
     summary: Annotated[str, AfterValidator(_summary)] = "summary"
     fixed: dict[str, Any] = {}
     seeds: Annotated[list[NonNegativeInt], MINIMUM] = [1]
+    cluster: Cluster | None = None
     blocks: Annotated[
         list[Annotated[Annotated[Block, Tag("block")] | Annotated[Chain, Tag("chain")], Discriminator(_kind)]], MINIMUM
     ]

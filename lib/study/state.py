@@ -98,6 +98,12 @@ def seconds_left(planned: dict, open_runs: list[dict], jobs: int) -> float | Non
 
     A like run has the same notebook, data and model; its time is scaled by the epochs.
     """
+    each = seconds_each(planned, open_runs).values()
+    return None if None in each else sum(each) / jobs
+
+
+def seconds_each(planned: dict, open_runs: list[dict]) -> dict[str, float | None]:
+    """Run id -> seconds that it may take, as its like took; None where no like run has finished."""
     known: dict[tuple, list[float]] = {}
     for run in planned["runs"]:
         if of(planned, run) == "done":
@@ -105,12 +111,8 @@ def seconds_left(planned: dict, open_runs: list[dict], jobs: int) -> float | Non
             # a run that went on from a checkpoint trained for longer than its last attempt lasted
             seconds = max(metrics["wall_s"], metrics.get("train_s") or 0.0)
             known.setdefault(_like(run), []).append(seconds / _epochs(run))
-    left = 0.0
-    for run in open_runs:
-        if _like(run) not in known:
-            return None
-        left += median(known[_like(run)]) * _epochs(run)
-    return left / jobs
+    middle = {like: median(seconds) for like, seconds in known.items()}
+    return {run["id"]: middle[_like(run)] * _epochs(run) if _like(run) in middle else None for run in open_runs}
 
 
 def _like(run: dict) -> tuple:

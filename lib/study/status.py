@@ -13,8 +13,8 @@ def rows(planned: dict, queued: dict[str, dict] | None = None) -> list[dict]:
     """A row a planned run, in the plan's order: `run`, `state` (of STATES), `attempt`, `where`, `detail`.
 
     `detail` is the headline of a finished run, how far a running one is, why another failed, and what a waiting one
-    waits for. `queued` is what an engine knows: run -> {"state": "waiting" or "lost", "detail"}, of runs that it was
-    given and that have not begun. A run is lost if its last attempt ended without a word.
+    waits for. `queued` is what an engine knows: run -> {"state": "waiting", "lost" or "failed", "detail"}, of runs that
+    it was given and that are not under way. A run is lost if its last attempt ended without a word.
     """
     found = {}
     for record in attempts.under_way(planned["study"]):
@@ -31,13 +31,13 @@ def _row(planned: dict, run: dict, record: dict | None, queued: dict | None, fai
     row = {"run": run["id"], "state": made, "attempt": tried or "", "where": ""}
     if made == "done":
         return row | _finished(planned, run)
-    if record:
-        place = {"attempt": record["number"], "where": attempts.where(record)}
-        if record["alive"]:
-            return row | place | {"state": "running", "detail": record["progress"] or "started"}
-        return row | place | {"state": "lost", "detail": attempts.lost(record)}
+    row |= {"attempt": record["number"], "where": attempts.where(record)} if record else {}
     if queued:
-        return row | {"where": ""} | queued
+        return row | queued
+    if record and record["alive"]:
+        return row | {"state": "running", "detail": record["progress"] or "started"}
+    if record:
+        return row | {"state": "lost", "detail": attempts.lost(record)}
     if made == "failed":
         return row | {"detail": state.reason(planned, run)}
     sources = run["sources"]
