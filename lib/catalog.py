@@ -74,8 +74,6 @@ WEIGHT_METHODS |= {f"{unit}-{norm}": (unit, "mag", norm) for unit in GRANULARITI
 _SCORED = [name for name in PRUNERS if name not in ("dense", "rand", "mag", "mag-init", *TRAINED)]
 WEIGHT_METHODS |= {name: ("element", name, "l1") for name in _SCORED}
 WEIGHT_METHODS |= {f"{unit}-{name}": (unit, name, "l1") for unit in GRANULARITIES[1:] for name in ("rand", *_SCORED)}
-# For single weights both norms are the magnitude: no two methods, whatever the network.
-SAME_METHODS = {"element-l2": "element-l1"}
 
 # Pruning and quantisation, one after the other (see `lib.quantised_pruning`).
 PRUNED_FIRST, QUANTISED_FIRST = "prune, then quantise", "quantise, then prune"

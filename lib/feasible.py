@@ -48,9 +48,11 @@ def check(notebook: str, values: dict) -> None:
         return
     name, batch = values["data"], values.get("batch", 0)
     per_class = PER_CLASS if _scores(notebook, values) else 0
-    train, test, calibration = _counts(name, values.get("train_images", 0), per_class)
+    classes, test = _counts(name, values.get("train_images", 0), per_class)
+    train = sum(classes) - values.get("validation_images", 0)
     _check_tests(notebook, values, test)
-    _check_calibration(values, calibration)
+    _check_calibration(values, classes)
+    _check_validation(values, classes)
     if "model" not in values:
         return
     # batch norm may have nothing to divide by where a batch of the training has one image
@@ -58,6 +60,8 @@ def check(notebook: str, values: dict) -> None:
     _check_model(values["model"], name, 1 if alone else 2)
     if values.get("layer_shares"):
         _check_layers(values["model"], name, values["layer_shares"])
+    if values.get("activation_method", "").startswith("map-"):
+        _check_maps(values["model"], name, values["activation_method"])
     if values.get("pretrained"):
         _check_pretrained(values["model"])
     if values.get("checkpoint"):
@@ -79,8 +83,8 @@ def _shape(data: Dataset | Files) -> tuple[int, ...]:
 
 
 @cache
-def _counts(name: str, train_images: int, per_class: int) -> tuple[int, int, range]:
-    """How many training and test images a run takes of the data set, and how many of the former can calibrate.
+def _counts(name: str, train_images: int, per_class: int) -> tuple[list[int], int]:
+    """How many training images of each class, and how many test images a run takes of the data set.
 
     ValueError where there are not so many, not `per_class` of each class to train with, or too many for the memory.
     """
@@ -99,14 +103,13 @@ def _counts(name: str, train_images: int, per_class: int) -> tuple[int, int, ran
     used = sampling.subset(data, train_images, seed=0) if train_images else data
     if isinstance(data, Files):
         room.check_memory(data, train_images, device.choose())
-    most = sampling.most_balanced(used.train_y.bincount(minlength=data.classes).tolist())
-    return len(used.train_y), len(used.test_y), range(data.classes, most + 1)
+    return used.train_y.bincount(minlength=data.classes).tolist(), len(used.test_y)
 
 
 def _check_tests(notebook: str, values: dict, available: int) -> None:
-    wanted = values.get("test_images", 0)
-    if wanted > available:
-        raise ValueError(f"test_images is {wanted}: 0 (all) to {available} is allowed for {values['data']}")
+    for name in ("test_images", "counted_images"):
+        if values.get(name, 0) > available:
+            raise ValueError(f"{name} is {values[name]}: 0 (all) to {available} is allowed for {values['data']}")
     most = (available - 1) // (TRACED - 1)  # so that an image is left for the last batch
     if notebook == "trace" and values["batch"] > most:
         raise ValueError(
@@ -120,12 +123,23 @@ def _check_tests(notebook: str, values: dict, available: int) -> None:
         )
 
 
-def _check_calibration(values: dict, allowed: range) -> None:
-    wanted = values.get("calibration_images")
-    if wanted is not None and wanted not in allowed:
+def _check_calibration(values: dict, classes: list[int]) -> None:
+    wanted, most = values.get("calibration_images"), sampling.most_balanced(classes)
+    if wanted is not None and not len(classes) <= wanted <= most:
         raise ValueError(
-            f"calibration_images is {wanted}: {allowed[0]} to {allowed[-1]} is allowed for {values['data']}, as many "
+            f"calibration_images is {wanted}: {len(classes)} to {most} is allowed for {values['data']}, as many "
             f"of each class as of any other"
+        )
+
+
+def _check_validation(values: dict, classes: list[int]) -> None:
+    """Enough of each class is left to train with, or to score on."""
+    wanted, left = values.get("validation_images"), values.get("scoring_images", 1)
+    most = sampling.most_balanced([max(count - left, 0) for count in classes])
+    if wanted is not None and not len(classes) <= wanted <= most:
+        raise ValueError(
+            f"validation_images is {wanted}: {len(classes)} to {most} of the {sum(classes)} training images of "
+            f"{values['data']} is allowed, which leaves {left} of each class"
         )
 
 
@@ -161,6 +175,15 @@ def _check_layers(model: str, name: str, layer_shares: dict) -> None:
 
     data = _whole(name)
     of_layers(full(models.build(model, _shape(data), data.classes)), 1.0, layer_shares)
+
+
+@cache
+def _check_maps(model: str, name: str, method: str) -> None:
+    """ValueError for a method that removes feature maps of a network that has none."""
+    from lib.pipeline.inputs import pruned_layers
+
+    data = _whole(name)
+    pruned_layers(models.build(model, _shape(data), data.classes), method)
 
 
 def _reason(error: Exception) -> str:

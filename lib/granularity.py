@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lib import catalog
-from lib.ranking import Masks, Scores, finite, keep_top, kept_count
+from lib.ranking import Masks, Scores, finite, keep_top
 from lib.structured import coupled
 from lib.structured.coupled import INPUTS, OUTPUTS, Group
 
@@ -50,10 +50,10 @@ def keep_units(
 ) -> Masks:
     """Masks that keep the units with the highest scores; of equal ones the first.
 
-    Scope `local`: of the n units of every layer exactly `kept_count(n, density)` are kept; `density` in [0, 1] may be
+    Scope `local`: of the n units of every layer exactly n - floor((1 - density) n) are kept; `density` in [0, 1] may be
     a dict by parameter. Scope `global`: all units compete. Where all have one size, again so many of all n; else units
     are ranked by their mean score (of `l2` the root mean square), since a sum would rank by size, and the highest
-    are kept until the weights in kept units come nearest to `kept_count` of all weights: they miss it by half a unit
+    are kept until the weights in kept units come nearest to as many of all weights: they miss it by half a unit
     at most, and one unit is kept at least. Density 0 keeps nothing.
 
     A unit counts whole, whatever earlier stages removed of it, and one of which nothing is left is gone: where
@@ -68,6 +68,8 @@ def keep_units(
         units = {name: _units(score, granularity, norm, mean, within[name]) for name, score in scores.items()}
         kept = _chosen(units, density, scope)
         return {name: _widened(kept[name], mask) for name, mask in within.items()}
+    if isinstance(density, dict):
+        _check_staying(density, groups)
     units = {group.layers[0]: _coupled_units(group, scores, norm, mean, within) for group in groups}
     if isinstance(density, dict):
         density = {group.layers[0]: _common(group, density) for group in groups}
@@ -200,7 +202,17 @@ def _nearest(units: dict[str, Units], density: float) -> Masks:
 
 
 def _count(n: int, density: float) -> int:
-    return kept_count(n, density) if density else 0
+    """`kept_count`, where (1 - 0.9) * 10 is 1: a tenth of few units must not be none of them for a rounding error."""
+    return n - int((1 - density) * n + 1e-6)
+
+
+def _check_staying(density: dict[str, float], groups: Collection[Group]) -> None:
+    """Layers of no group keep their outputs: one that was given a share of its own must have been given all."""
+    going = {weight_of(layer) for group in groups for layer in group.layers}
+    common = {share for name, share in density.items() if name in going}
+    for name, share in density.items():
+        if name not in going and share != 1 and share not in common:
+            raise ValueError(f"density of {name} is {share:g} with multi, where its outputs stay: 1 is allowed")
 
 
 def _common(group: Group, density: dict[str, float]) -> float:

@@ -94,6 +94,10 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
     share_kept: Share = 1.0
     pruning_scope: Literal["local", "global"] = "local"
     layer_shares: dict[str, Share] = {}
+    validation_images: PositiveInt = 500
+    counted_images: NonNegativeInt = 0
+    positions: Literal["none", "bitmask", "relative"] = "bitmask"
+    round_activations: bool = False
     grid: Literal[widths.GRIDS] = "fixed"
     weight_bits: int = 8
     fraction_bits: int = widths.CHOSEN
@@ -189,6 +193,22 @@ class Allowed(BaseModel, strict=True, extra="ignore"):
             raise ValueError(
                 f"method {self.method} with data {self.data}: its input is an image of ones, so images are allowed"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _calibration_is_of_the_validation_part(self):
+        both = {"validation_images", "calibration_images"} <= self.model_fields_set
+        if both and self.calibration_images > self.validation_images:
+            raise ValueError(
+                f"calibration_images is {self.calibration_images}: at most the {self.validation_images} of "
+                "validation_images is allowed"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _codebooks_are_of_weights(self):
+        if self.round_activations and self.grid == "shared":
+            raise ValueError("round_activations is True with grid shared, which has values for weights only: False")
         return self
 
     @model_validator(mode="after")

@@ -175,8 +175,8 @@ def _power(stage: SimpleNamespace) -> float:
 def codes(rows: pd.DataFrame, most: int = 3) -> Figure:
     """Counts of the values of the largest tensors (left, log scale) and the length of their codes (right), in bits.
 
-    `rows` is codes.csv. The line is the length that the entropy asks for, -log2 of a value's share. At most `most`
-    tensors are drawn.
+    `rows` is codes.csv. The line is the length that the entropy asks for, -log2 of a value's share; it is broken where
+    values are missing, as around zero when small weights were pruned. At most `most` tensors are drawn.
     """
     rows = rows[(rows["count"] > 0) & rows["value"].notna()]
     largest = rows.groupby("tensor")["count"].sum().sort_values(ascending=False).index[:most]
@@ -194,7 +194,7 @@ def codes(rows: pd.DataFrame, most: int = 3) -> Figure:
         left.set_title(f"{tensor} ({own['count'].sum():,} values, {len(own)} different)", fontsize=8)
         right.plot(own["value"], own["length"], "o", ms=3, color=REMOVED, label="length of the code")
         ideal = -np.log2(own["count"] / own["count"].sum())
-        right.plot(own["value"], ideal, color=KEPT, lw=1, label="−log₂ of the share (entropy)")
+        right.plot(*_broken(own["value"], ideal), color=KEPT, lw=1, label="−log₂ of the share (entropy)")
         right.set_ylim(bottom=0)
         for ax in (left, right):
             ax.tick_params(labelsize=7)
@@ -205,3 +205,13 @@ def codes(rows: pd.DataFrame, most: int = 3) -> Figure:
         ax.set_xlabel("value")
     figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8)
     return figure
+
+
+STEPS, NEAR = 1.9, 7  # a gap is this many usual steps wide; usual is the median of so many steps around
+
+
+def _broken(x: pd.Series, y: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a line in rising order of `x`, with NaN wherever neighbours are further apart than is usual there."""
+    steps = pd.Series(np.diff(x))
+    gaps = np.flatnonzero(steps > STEPS * steps.rolling(NEAR, center=True, min_periods=1).median()) + 1
+    return np.insert(x.to_numpy(float), gaps, np.nan), np.insert(y.to_numpy(float), gaps, np.nan)

@@ -147,6 +147,11 @@ def spread(values: Iterable[float], digits: int = 2, planned_n: int | None = Non
     return f"{text} (n = {len(values)})" if len(values) > 1 else text
 
 
+def decimals(value: float, significant: int) -> int:
+    """Decimals that show so many significant digits of a number; 0 for large numbers, none, and zero."""
+    return max(0, significant - 1 - math.floor(math.log10(abs(value)))) if value and math.isfinite(value) else 0
+
+
 def grid(
     done: pd.DataFrame, plan: pd.DataFrame, value: str, index: str, digits: int = 2, columns: str = "method"
 ) -> pd.DataFrame:

@@ -20,10 +20,10 @@ STAGES = {
 START = {"natural": 40.0, "pruned": 0.0, "top1": 0.0}
 TEXTS = {
     "pretrained": "trained: 10 epochs", "prune_weights": "weights pruned: element-l1, local, density 0.2",
-    "prune_activations": "activations pruned: element-l1, share 0.1, batch by batch",
+    "prune_activations": "activations pruned: element-l1, 0.1 of what is not zero",
     "fine_tune": "fine-tuned: Adam, 0.0001, 10 epochs, masks held",
     "quantise": "quantised: fixed point, 8 bits, 4 fraction",
-    "coded": "coded: Huffman, positions as bit mask",
+    "coded": "coded: Huffman, positions bitmask, zeros dropped",
 }  # fmt: skip
 FACTS = {
     "threads": 1, "neighbours": 0, "load_at_start": {"cpu_busy_pct": 1.0}, "versions": {"torch": "2"},
@@ -78,6 +78,13 @@ def layer_rows(state: dict) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def effects(state: dict) -> pd.DataFrame:
+    """effects.csv of a rounding that makes a tenth of the kept weights zero."""
+    kept = [int(weights * state["kept"]) for _, weights in LAYERS.values()]
+    rows = zip(LAYERS, kept, (33, 65), (count // 10 for count in kept), (0, 3), (0.01, 0.02), strict=True)
+    return pd.DataFrame(rows, columns=["layer", "kept", "values", "zeroed", "clipped", "rms_error"])
+
+
 def codes() -> pd.DataFrame:
     """codes.csv of two tensors, whose lengths are those of a Huffman code: 1, 2, 3, 3 bits."""
     counts = {-0.5: 60, 0.25: 30, 0.5: 8, 1.0: 2}
@@ -119,17 +126,20 @@ class Pipeline:
                 run = f"{name}-{number}-{notebook}-seed{seed}"
                 self.add(run, notebook, {"seed": seed}, before, chain=name, stage=number)
                 if number not in missing:
-                    self.finish(run, notebook, state | {"top1": state["top1"] + noise * (seed - 1)}, seed)
+                    back = {"brought_back": state.get("back", 0)} if before else {}
+                    self.finish(run, notebook, state | {"top1": state["top1"] + noise * (seed - 1)}, seed, **back)
                 before = run
 
-    def branch(self, notebook: str, source: str, top1: float, seed: int = 1, digest: str = "", **parameters):
-        """Plan and finish a run of a method that belongs to no chain."""
+    def branch(
+        self, notebook: str, source: str, top1: float, seed: int = 1, digest: str = "", other=None, **parameters
+    ):
+        """Plan and finish a run of a method that belongs to no chain; `other` are metrics that are not as usual."""
         number = len(self.plan["runs"])
         run = f"{notebook}-{number}-seed{seed}"
         self.add(run, notebook, parameters | {"seed": seed}, source.format(seed=seed))
         state = START | STAGES["pretrained"] | {"kept": parameters.get("share_kept", 1.0), "top1": top1}
         state["pruned"] = 60 * parameters.get("activation_share", 0.0)
-        self.finish(run, notebook, state, seed, masks_digest=digest)
+        self.finish(run, notebook, state, seed, **({"masks_digest": digest} | (other or {})))
 
     def add(self, run: str, notebook: str, parameters: dict, source: str, **place) -> None:
         values = self.about | {"source": f"{self.plan['study']}/{source}" if source else ""} | parameters
@@ -142,6 +152,8 @@ class Pipeline:
         folder.mkdir(parents=True)
         table = parts(state_of, self.linear, self.convolutions)
         tables = {"parts": table, "layers": layer_rows(state_of)}
+        if notebook == "quantise":
+            tables["effects"] = effects(state_of)
         if notebook == "coded":
             tables |= {"codes": codes(), "coders": coders()}
         for name, frame in tables.items():
@@ -176,7 +188,7 @@ def typical(**more) -> Pipeline:
         for method, top1, digest in (("element-l1", 80, "a"), ("element-l2", 80, "a"), ("random", 60, "b")):
             at = {"method": method, "share_kept": share, "pruning_scope": "local"}
             made.branch("prune_weights", source, top1 * share**0.1, digest=f"{digest}{share}", **at)
-    for method, top1 in (("element-l1", 88), ("map-l1", 70)):
+    for method, top1 in (("element-l1", 88), ("element-l2", 88), ("map-l1", 70)):
         at = {"activation_method": method, "activation_share": 0.1, "calibrated": False}
         made.branch("prune_activations", source, top1, **at)
     return made

@@ -453,6 +453,7 @@ def test_small_networks_through_both_programs(tmp_path, monkeypatch):
 def test_pruning_rows_have_their_targets(monkeypatch, tmp_path):
     """The rows of what the programs say; their own measurements are of a small network here."""
     monkeypatch.setattr(scoring, "MODEL", "resnet8")
+    monkeypatch.setattr(scoring, "CODED", {"encode": "resnet8", "decode": "resnet8"})
     monkeypatch.setattr(scoring, "FIVE", ["mag"])
     asked = []
 
@@ -462,12 +463,12 @@ def test_pruning_rows_have_their_targets(monkeypatch, tmp_path):
 
     monkeypatch.setattr(scoring, "_program", program)
     rows, notes = scoring.measure(tmp_path, command.SHORT)
-    timed = ["snip", "synflow", "grasp", "ranking", "histograms"]
+    timed = ["snip", "synflow", "grasp", "ranking", "histograms", "encode", "decode"]
     of_memory = [("memory", what, model) for what in ("grasp", "training") for model in ("vgg16", "resnet50")]
     assert asked == [("seconds", what, 1) for what in timed] + of_memory
-    assert [row.get("target_s") for row in rows] == [3.0, 3.0, 15.0, 0.5, 10.0, *[None] * 4]
-    assert [row["task"] for row in rows] == ["ResNet-8"] * 5 + ["VGG-16", "ResNet-50"] * 2
-    assert all(row["seconds"] > 0 for row in rows[:5])
+    assert [row.get("target_s") for row in rows] == [3.0, 3.0, 15.0, 0.5, 10.0, 5.0, 5.0, *[None] * 4]
+    assert [row["task"] for row in rows] == ["ResNet-8"] * 7 + ["VGG-16", "ResNet-50"] * 2
+    assert all(row["seconds"] > 0 for row in rows[:7])
     assert "77,360 weights" in notes[0]
     assert table.checks(rows[3] | {"seconds": 0.4}) == [("0.5 s", True)]
     assert table.checks(rows[3] | {"seconds": 0.6}) == [("0.5 s", False)]

@@ -9,7 +9,7 @@ import stub_pipeline
 from stub_pipeline import ALL, IMAGES, Pipeline
 
 from lib import files, paths, runs, summary
-from lib.findings import pipeline, pipeline_methods, pipeline_said, pipeline_sizes, settings
+from lib.findings import pipeline, pipeline_methods, pipeline_rounding, pipeline_said, pipeline_sizes, settings
 
 NUMBERS = count()  # of studies that a test makes beside each other
 SOURCE = "whole-1-pretrained-seed{seed}"
@@ -103,8 +103,9 @@ def test_parts_add_up_and_empty_ones_are_left_out():
 
 def test_operations_are_told_apart_by_what_is_left_out():
     shown = pipeline.operation_table(chain()).iloc[2]
-    macs = [float(shown[name]) for name in ("MACs, dense", "after weight masks", "after natural zeros")]
-    assert macs == [0.05, 0.01, 0.006]
+    macs = [shown[f"{name} (thousand)"] for name in ("MACs, dense", "after weight masks", "after natural zeros")]
+    assert macs == ["50.00", "10.00", "6.00"]
+    assert shown["stage (s)"] == "1.5"
     assert (shown["natural zeros (%)"], shown["pruned zeros (%)"], shown["top-1 (%)"]) == ("40.00", "6.00", "84.00")
 
 
@@ -141,11 +142,22 @@ def test_zeros_enter_linear_layers_where_there_are_no_convolutions():
     [
         ({}, "stage 2 (weights pruned) made the file smallest in proportion: from 5,264 to 1,574 bytes, 3.34 times"),
         ({"prune_weights": {"kept": 0.95}, "quantise": {"bits": 1}}, "stage 5 (quantised) made the file smallest"),
-        ({"coded": {"bits": 30}}, "The file grew by stage 6 (coded)"),
+        ({"coded": {"bits": 30}}, "The file grew at stage 6 (coded) ("),
     ],
 )
 def test_the_stage_that_gained_most(changed, words):
     assert words in pipeline_said.gained(chain(**changed))
+
+
+def test_growth_is_told_by_the_part_that_grew():
+    one = chain(["pretrained", "quantise", "fine_tune"])
+    rows = one.stages[2].rows
+    more = {"file_bytes": rows["file_bytes"] + 72, "header_bytes": rows["header_bytes"] + 72}
+    one.stages[2].rows = rows.assign(**more)
+    assert pipeline_said.gained(one).endswith("The file grew at stage 3 (fine-tuned) (72 bytes, its header).")
+    one.stages[2].rows = rows.assign(**more | {"file_bytes": rows["file_bytes"] + 80, "bias_bytes": 408})
+    assert pipeline_said.gained(one).endswith("(80 bytes, most of it its header).")
+    assert pipeline_said.gained(chain(["pretrained", "coded"])).startswith("Stage 2 (coded) made the file smaller: ")
 
 
 def test_no_stage_gained():
@@ -180,9 +192,11 @@ def test_stages_that_cost_accuracy_are_named():
     [
         (87.0, "by +3.00 points, beyond 2 standard errors of the difference (0.50 points each): it brought back 50 %"),
         (91.0, "it brought back all of the 6.00 points"),
+        (82.0, "by −2.00 points, beyond 2 standard errors of the difference (0.53 points each): it brought back noth"),
         (
-            83.0,
-            "by −1.00 points, within 2 standard errors of the difference (0.52 points each): it brought back nothing",
+            84.5,
+            "by +0.50 points, within 2 standard errors of the difference (0.52 points each): whether it brought back"
+            " any of the 6.00 points that the stages before it had cost cannot be told.",
         ),
     ],
 )
@@ -197,7 +211,7 @@ def test_zeros_that_were_there_are_not_pruned_ones():
     said = pipeline_said.activations(chain())
     assert "40.00 % of what enters convolutions is zero without being pruned (natural sparsity)" in said
     assert "pruning adds 6.00 %, less than there was" in said
-    assert "natural zeros make 40.0 % superfluous and pruned ones 6.0 %" in said
+    assert "(ReLU's, and the padding of convolutions) make 40.0 % superfluous and pruned ones 6.0 %" in said
     more = chain(prune_activations={"natural": 4.0, "pruned": 6.0})
     assert "adds 6.00 %, more than there was" in pipeline_said.activations(more)
     none = chain(prune_activations={"pruned": 0.0})
@@ -207,7 +221,49 @@ def test_zeros_that_were_there_are_not_pruned_ones():
 
 def test_weights_that_come_back_are_told():
     assert pipeline_said.masks(chain()) == "No stage brought a pruned weight back."
-    assert "**Pruned weights came back:** 120 by stage 4" in pipeline_said.masks(chain(fine_tune={"kept": 0.3}))
+    # as many are kept as before, but others
+    back = chain(fine_tune={"back": 7}, quantise={"back": 0})
+    assert pipeline_said.masks(back) == "**Pruned weights came back:** 7 by stage 4 (fine-tuned)."
+    assert pipeline_said.masks(chain(["pretrained"])) is None
+    older = chain()
+    older.stages[3].rows = older.stages[3].rows.drop(columns="brought_back")
+    assert pipeline_said.masks(older).endswith("brought a pruned weight back; not counted: 4.")
+
+
+def test_what_rounding_did_is_told():
+    made = Pipeline(f"study{next(NUMBERS)}")
+    made.chain("whole", ALL, coded={"kept": 0.15})
+    book, chains = study(made)
+    rows = pipeline_rounding.effects(book, chains["whole"])
+    shown = pipeline_rounding.table(rows)
+    assert shown.index.tolist() == [(5, "quantised")]
+    assert shown.iloc[0].tolist() == ["240", "24", "10.00", "3", "33 to 65"]
+    first, dropped = pipeline_rounding.sentences(rows, chains["whole"])
+    assert first.startswith("Rounding (stage 5) made 10.00 % of the kept weights zero and clipped 3 weights and biases")
+    assert "drops 60 kept weights that are zero, 25.00 % of those kept" in dropped
+    assert "25.00 % of the MACs of kept weights fall there is rounding's doing" in dropped
+    none = [row | {"zeroed": 0, "clipped": 0} for row in rows]
+    said, dropped = pipeline_rounding.sentences(none, chain())
+    assert "made no kept weight zero and clipped none" in said
+    assert dropped == "Stage 6 (coded) found no kept weight that is zero, and so dropped none."
+    assert pipeline_rounding.effects(book, chain(["pretrained", "coded"])) == []
+
+
+def test_the_abstract_names_the_smallest_file_and_conclusions_the_rest():
+    one = {"whole": chain(coded={"bits": 30})}
+    (said,) = pipeline_said.abstract(one)
+    assert said.startswith("Chain whole: the smallest file, that of stage 5 (quantised), is ")
+    assert "at 2.00 points of accuracy less, beyond 2 standard errors" in said
+    assert said.endswith("stage 2 (weights pruned) gained most, 3.34 times.")
+    concluded = pipeline_said.conclusions(one)
+    assert not set(concluded) & {said}
+    assert any("points of accuracy lost beyond" in text for text in concluded)
+    assert not any("**" in text for text in concluded)
+    assert any(
+        "**Pruned weights came back" in text for text in pipeline_said.conclusions({"a": chain(coded={"back": 1})})
+    )
+    grown = {"a": chain(["pretrained", "fine_tune"])}
+    assert pipeline_said.abstract(grown) == ["Chain a: no file is smaller than the original's."]
 
 
 def test_coding_is_checked_by_what_the_decoded_network_does():
@@ -252,7 +308,7 @@ def test_both_ways_to_count():
     first, last = (chains["whole"].stages[at].rows.iloc[0] for at in (0, -1))
     tables = [runs.table("p", [row["run"]], "parts") for row in (first, last)]
     whole = [table["bytes"].sum() for table in tables]
-    linear = [table.loc[table["tensor"] == "fc.weight", "bytes"].sum() for table in tables]
+    linear = [table.loc[table["tensor"].isin(["fc.weight", "fc.bias"]), "bytes"].sum() for table in tables]
     assert found["whole_pct"] == pytest.approx(100 * last["file_bytes"] / first["file_bytes"])
     assert found["without_bytes"] == whole[1] - linear[1]
     assert found["without_pct"] == pytest.approx(100 * (whole[1] - linear[1]) / (whole[0] - linear[0]))
@@ -264,7 +320,19 @@ def test_the_opposite_difference_gives_the_opposite_sentence():
     one = {"linear_pct": 66.0, "without_pct": 7.34, "whole_pct": 9.0}
     assert "leaving them out would flatter it by 1.66 points." in pipeline_sizes.counting_sentence(one)
     assert "would hide 2.34 points" in pipeline_sizes.counting_sentence(one | {"whole_pct": 5.0})
-    assert "both ways of counting agree" in pipeline_sizes.counting_sentence(one | {"whole_pct": 7.34})
+
+
+def test_ways_that_agree_are_left_out(monkeypatch):
+    book, chains = study(stub_pipeline.typical())
+    assert pipeline_sizes.counted(book, chains["whole"])["linear_pct"] < 90
+    monkeypatch.setattr(pipeline_sizes, "LEAST_LINEAR", 90)
+    assert pipeline_sizes.counted(book, chains["whole"]) is None
+    same = {"tensor": ["a.weight", "b.weight"], "holder": ["convolution", "linear"], "part": "values"}
+    files = {"one": pd.DataFrame(same | {"bytes": [100, 100]}), "two": pd.DataFrame(same | {"bytes": [50, 50]})}
+    monkeypatch.setattr(pipeline_sizes, "LEAST_LINEAR", 1)
+    pair = iter(files.values())
+    monkeypatch.setattr(pipeline_sizes.runs, "table", lambda *_: next(pair))
+    assert pipeline_sizes.counted(book, chains["whole"]) is None
 
 
 @pytest.mark.parametrize("gone", ["linear", "convolutions"])
@@ -283,6 +351,7 @@ def test_coders_stand_beside_the_bound():
     assert float(table.loc["Huffman", "bits a weight"]) == pytest.approx(8 * 110 / codes["count"].sum(), abs=5e-4)
     assert float(table.loc["zstd", "above the bound (%)"]) == pytest.approx(100 * (130 / 101.3 - 1), abs=0.005)
     assert pd.isna(table.loc["entropy (bound)", "encode (s)"])
+    assert table.loc["ANS", ["encode (s)", "decode (s)"]].tolist() == ["0.010", "0.020"]
     halves = stub_pipeline.coders().assign(group="a"), stub_pipeline.coders().assign(group="b")
     assert pipeline_sizes.coder_table(pd.concat(halves), codes).loc["ANS"].iloc[:3].tolist() == ["102", "102", "204"]
     gaps = pd.concat([stub_pipeline.coders(), stub_pipeline.coders().assign(group="gaps")])
@@ -298,6 +367,10 @@ def test_coders_are_told_from_their_bytes():
     assert "ANS is best, 9.09 % larger than" in " ".join(
         pipeline_sizes.coder_sentences(stub_pipeline.coders(ans=120), codes)
     )
+    assert "because of its table: the counts of all values, 12 bytes, take more than parts of a bit save" in " ".join(
+        pipeline_sizes.coder_sentences(stub_pipeline.coders(ans=120), codes)
+    ), "four values a tensor, of which one has counts of two bytes"
+    assert "because" not in " ".join(pipeline_sizes.coder_sentences(stub_pipeline.coders(ans=150), codes)) + said
     lower = " ".join(pipeline_sizes.coder_sentences(stub_pipeline.coders(ans=90), codes))
     assert "Below the entropy, which bounds codes of single values: ANS." in lower
 
@@ -398,7 +471,7 @@ def test_the_best_method_is_that_of_the_numbers():
     rows = pipeline_methods.merged(branches(*TWINS))
     said = pipeline_methods.best(rows, IMAGES)
     assert said.startswith("With 10 % kept element-l1 = element-l2 is the most accurate of 2, 70.00 %, 50.00 points")
-    assert "the last is random with 20.00 %" in said
+    assert "the last" not in said, "of two"
     assert "20.00 points below the network that was pruned, beyond" in said
     turned = pipeline_methods.best(branches((L1, 0.1, 90.2, "a"), ("random", 0.1, 90.4, "b")), IMAGES)
     assert "random is the most accurate of 2, 90.40 %, 0.20 points ahead of element-l1, within" in turned
@@ -412,13 +485,57 @@ def test_methods_of_activations():
     rows = branches((L1, 0.1, 89), (L1, 0.3, 80), ("map-l1", 0.3, 60), notebook="prune_activations")
     table = pipeline_methods.input_table(rows)
     assert table.columns[:2].tolist() == ["top-1 at 10 % (%)", "top-1 at 30 % (%)"]
-    assert table.loc[(L1, "batch by batch"), "pruned zeros (%)"] == "18.00"
-    assert "With 30 % removed element-l1 is the most accurate" in pipeline_methods.best(rows, IMAGES, rising=True)
+    assert table.loc[(L1, "each image"), "pruned zeros (%)"] == "18.00"
+    assert "With 30 % removed element-l1 is the most accurate" in pipeline_methods.best(rows, IMAGES)
+    assert table.loc[(L1, "each image"), "MACs left (thousand)"] == "21.00"
+
+
+def test_zeros_of_unlike_methods_are_not_averaged():
+    rows = branches((L1, 0.3, 80), ("map-l1", 0.3, 60, "", 1, LESS), notebook="prune_activations")
     said = pipeline_methods.zeros(rows)
-    assert "40.00 % is zero by itself (natural sparsity); the 30 % that pruning removes of the rest are 18.00 %" in said
+    assert said.startswith("Of what enters convolutions in the network that was pruned 40.00 % is zero anyway, ")
+    assert "with pruning 35.00 % (map-l1) to 40.00 % (element-l1) without being pruned" in said
+    assert "the 30 % that pruning removes of the rest are 9.00 % (map-l1) to 18.00 % (element-l1) of all" in said
     assert said.endswith("less than was zero anyway.")
     assert "more than was zero anyway" in pipeline_methods.zeros(rows.assign(zeros_natural_pct=1.0))
+    assert "only by element-l1 more than was" in pipeline_methods.zeros(rows.assign(zeros_natural_pct=10.0))
     assert "nothing beyond that" in pipeline_methods.zeros(rows.assign(zeros_pruned_pct=0.0))
+    assert "network that was pruned" not in pipeline_methods.zeros(rows.assign(original_zeros_pct=float("nan")))
+
+
+LESS = {"other": {"zeros_natural_pct": 35.0, "zeros_pruned_pct": 9.0}}
+
+
+def test_methods_that_remove_another_share_are_not_compared():
+    rows = branches((L1, 0.3, 80), (L2, 0.3, 79.5), ("map-l1", 0.3, 85, "", 1, LESS), notebook="prune_activations")
+    said = pipeline_methods.best(rows, IMAGES)
+    assert said.startswith("With 30 % removed element-l1 is the most accurate of 2 that remove 18 % of what enters")
+    assert said.endswith("as another share is removed: map-l1 85.00 % (removes 9 % of what enters layers).")
+    alone = rows[rows["name"] != L2]
+    assert pipeline_methods.best(alone, IMAGES) is None, "no two methods remove the same"
+
+
+def test_multi_is_not_called_worse_for_keeping_less():
+    kept = {"other": {"weights_kept": 12}}
+    rows = branches((L1, 0.1, 70, "a"), ("random", 0.1, 60, "b"), ("channel-l1", 0.1, 50, "c"),
+                    ("multi-l1", 0.1, 20, "d", 1, kept), ("multi-l2", 0.1, 30, "e", 1, kept))  # fmt: skip
+    said = pipeline_methods.best(rows, IMAGES)
+    assert "of 3 that keep 10 % of the weights, 70.00 %" in said
+    assert "the last is channel-l1 with 50.00 %" in said
+    assert said.endswith("as another share is kept: multi-l2 30.00 %, multi-l1 20.00 % (keep 1 % of the weights).")
+
+
+def test_equal_activation_methods_are_one():
+    rows = branches((L1, 0.3, 80), (L2, 0.3, 80), ("map-l1", 0.3, 60), notebook="prune_activations")
+    said = pipeline_methods.same_sentence(rows)
+    assert said == (
+        "element-l2 has the very same accuracy, test loss and MACs as element-l1 in the one case that both were run "
+        "in: they are one method, and share a line."
+    )
+    assert pipeline_methods.input_table(rows).index.get_level_values("method").tolist() == [f"{L1} = {L2}", "map-l1"]
+    other = branches((L1, 0.3, 80), (L2, 0.3, 80, "", 1, {"other": {"macs_active": 1.0}}), notebook="prune_activations")
+    assert pipeline_methods.same(other) == {}
+    assert "differ in accuracy, test loss or MACs in the one case" in pipeline_methods.same_sentence(other)
 
 
 def test_runs_of_chains_are_no_branches():
@@ -429,11 +546,21 @@ def test_runs_of_chains_are_no_branches():
 
 def test_settings_name_the_recipe_of_each_stage():
     made = stub_pipeline.typical()
+    made.chain("third", ["prune_weights"], source=SOURCE)
+    for entry in made.plan["runs"]:
+        if entry["notebook"] == "prune_weights" and entry.get("chain") in ("whole", "short"):
+            shares = {"last": 0.3, "layers.0": 1} if entry["chain"] == "whole" else {}
+            place = paths.RUNS / "p" / entry["id"] / runs.RUN
+            facts = files.read_json(place)
+            files.write_json(place, facts | {"parameters": facts["parameters"] | {"layer_shares": shares}})
     rows = settings.settings(summary.load(made.save())).set_index("setting")["value"]
     assert "1,300 parameters, 1,200 of them prunable weights, 50,000 MACs" in rows["Network: MNIST / Conv"]
-    assert "share kept 0.5 or 0.1" in rows["Stage: prune_weights"]
+    assert rows["Stage: prune_weights"] == "none in common"
+    assert "share kept 0.5 or 0.1" in rows["Stage: prune_weights, beside the chains"]
+    assert rows["Stage: prune_weights, chain whole"] == "layer shares last 0.3 and layers.0 1"
+    assert rows["Stage: prune_weights, chain short"] == "layer shares none"
     assert rows["Seeds of the stages"] == "1"
-    assert not re.search("nan|none", " ".join(rows.drop("Hardware")))
+    assert not re.search("nan|{", " ".join(rows.drop("Hardware")))
 
 
 def test_what_is_reported_has_sections():

@@ -28,7 +28,7 @@ COMPUTE = {
     "quantised_pruning", "quantised_runtime", "ranking", "reference_checkpoint", "repeated", "runtimes",
     "semi_structured", "sensitivity", "small_maps", "sparsity", "storage", "structured", "timing", "tracing", "train",
 }  # fmt: skip
-BOTH = {"bench"}  # like a notebook, it calls one half and writes with the other
+BOTH = {"bench", "stages"}  # like a notebook, they call one half and write with the other
 HEAVY = {"torch", "torchvision"}
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 TRACKED = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True).stdout.split("\n")[:-1]

@@ -107,3 +107,12 @@ def test_a_layer_of_one_value_is_drawn():
     one = pd.DataFrame([{"tensor": "a", "symbol": 0, "value": 0.5, "count": 7, "length": 1}])
     (left, _) = plots_pipeline.codes(one).axes
     assert [bar.get_height() for bar in left.patches] == [7]
+
+
+def test_the_line_of_the_entropy_is_broken_where_values_are_missing():
+    values = [-0.5, -0.375, -0.25, 0.25, 0.375, 0.5]  # steps of an eighth, but nothing around zero
+    one = pd.DataFrame({"tensor": "a", "symbol": range(6), "value": values, "count": [1, 2, 8, 8, 2, 1], "length": 2})
+    line = plots_pipeline.codes(one).axes[1].lines[1]
+    assert np.isnan(line.get_xdata()).tolist() == [False, False, False, True, False, False, False]
+    whole = one.assign(value=np.arange(6) / 8)
+    assert not np.isnan(plots_pipeline.codes(whole).axes[1].lines[1].get_xdata()).any()

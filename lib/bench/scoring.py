@@ -1,12 +1,16 @@
-"""What pruning costs: scores, ranking and histogram figures of VGG-16, and the memory of scoring and of training.
+"""What pruning costs: scores, ranking and histogram figures of VGG-16, the memory of scoring and of training; and what
+coding costs: the model file of VGG-7, 8 bits a weight in Huffman codes, written and read by one core.
 
 `python -m lib.bench.scoring seconds WHAT N` prints the seconds of N repeats, `... memory WHAT MODEL` mebibytes, each as
 one line of JSON; a process of its own for each, so that neither the memory nor the allocator of one is that of another.
 """
 
+import atexit
 import contextlib
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,7 +38,10 @@ SECONDS = {
     "ranking": ("ranking of all scores", 0.5),
     "histograms": ("histogram figures of five pruners, counted, drawn and written", 10.0),
     "rounds": (f"SynFlow in {ROUNDS} rounds", None),
+    "encode": ("model file in Huffman codes, written (one core)", 5.0),
+    "decode": ("the same file, read (one core)", 5.0),
 }
+CODED = {"encode": "vgg7", "decode": "vgg7"}  # of what network, where it is not MODEL
 MEMORY = {
     "grasp": f"GraSP, one score of {SCORED} images",
     "training": f"two training steps of {BATCH} images in mixed precision",
@@ -50,8 +57,8 @@ def measure(folder: Path, size: dict) -> tuple[list, list]:
     for what, (form, target) in SECONDS.items():
         if repeats[what]:
             taken = _program(folder, "seconds", what, repeats[what])
-            rows.append(_row(MODEL, form) | spread(taken["seconds"]) | {"target_s": target})
-            weights = taken["weights"]
+            rows.append(_row(CODED.get(what, MODEL), form) | spread(taken["seconds"]) | {"target_s": target})
+            weights = weights or taken["weights"]
     for what, form in MEMORY.items():
         for model in NETWORKS:
             peak = _program(folder, "memory", what, model)["peak_memory_mib"] / 1024
@@ -70,7 +77,8 @@ def _row(model: str, form: str) -> dict:
 def _program(folder: Path, *arguments: str | int) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "lib.bench.scoring", *map(str, arguments)]
-    ended = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+    environment = os.environ | ({"OMP_NUM_THREADS": "1"} if arguments[1] in CODED else {})
+    ended = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, env=environment)
     if ended.returncode:
         said = ended.stderr.strip().splitlines() or ["it said nothing"]
         raise RuntimeError(f"lib.bench.scoring {' '.join(map(str, arguments))} failed: {said[-1]}")
@@ -84,8 +92,8 @@ def seconds(what: str, repeats: int) -> dict:
     from lib import device, masks, models
 
     device.settle(torch.device("cpu"))
-    network = models.build(MODEL, SHAPE, CLASSES)
-    work = _work(what, network)
+    network = models.build(CODED.get(what, MODEL), SHAPE, CLASSES)
+    work = _coding(what, network) if what in CODED else _work(what, network)
     taken = []
     for _ in range((what != "rounds") + repeats):
         start = time.perf_counter()
@@ -105,6 +113,20 @@ def _work(what: str, network) -> Callable[[], object]:
     if what == "histograms":
         return partial(_histograms, network, {name: pruners.prune(network, name, 0.1, batches) for name in FIVE})
     return partial(getattr(pruners, what), network, batches)
+
+
+def _coding(what: str, network) -> Callable[[], object]:
+    from lib import masks
+    from lib.pipeline import grids, stored
+    from lib.pipeline.network import Network
+
+    coded = grids.quantise_int8(Network(network.eval(), masks.full(network)))
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder) / "model.safetensors"
+    save = partial(stored.save, path, coded, positions="none", coding="huffman")
+    save()
+    return save if what == "encode" else partial(stored.load, path, network)
 
 
 def _batches() -> list:

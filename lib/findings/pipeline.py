@@ -21,6 +21,7 @@ PARTS = {
     "norm_bytes": "batch norm", "other_bytes": "other", "index_bytes": "positions of zeros",
     "table_bytes": "code tables", "header_bytes": "header",
 }  # fmt: skip
+MACS = ((1e6, "million"), (1e3, "thousand"))  # a unit is used where the dense network fills it
 
 
 def chains(book: SimpleNamespace) -> dict[str, SimpleNamespace]:
@@ -51,6 +52,26 @@ def chains(book: SimpleNamespace) -> dict[str, SimpleNamespace]:
     return found
 
 
+def so_far(stages: list[dict], images: int | None) -> SimpleNamespace:
+    """The chain of a single run, as `chains` has them, from the metrics of its stages (see `lib.stages`).
+
+    `images` are those of the test set.
+    """
+    found = [
+        SimpleNamespace(
+            number=number,
+            notebook=one["notebook"],
+            short=SHORT[one["notebook"]],
+            what=one["stage"],
+            planned=[one["run"]],
+            rows=pd.DataFrame([one]),
+            gaps={},
+        )
+        for number, one in enumerate(stages, 1)
+    ]
+    return SimpleNamespace(name="this run", images=images, stages=found)
+
+
 def _sources(plan: pd.DataFrame, level: list[str]) -> list[str]:
     return [name for name in dict.fromkeys(plan.loc[level, "source"]) if name in plan.index]
 
@@ -78,6 +99,11 @@ def mean(stage: SimpleNamespace, metric: str) -> float:
 def entered(rows: pd.DataFrame) -> str:
     """The layers whose inputs the zeros of runs are counted of: linear ones in networks without convolutions."""
     return "convolutions" if (rows["convolution_bytes"] > 0).any() else "linear layers"
+
+
+def anyway(rows: pd.DataFrame) -> str:
+    """What makes the zeros that meet weights without having been pruned."""
+    return "ReLU's, and the padding of convolutions" if entered(rows) == "convolutions" else "ReLU's"
 
 
 def finished(chain: SimpleNamespace) -> list[SimpleNamespace]:
@@ -162,22 +188,31 @@ def part_table(chain: SimpleNamespace) -> pd.DataFrame:
 
 
 def operation_table(chain: SimpleNamespace) -> pd.DataFrame:
-    """A line a stage: MACs of an image (million) with ever more left out, zeros entering convolutions, top-1, time."""
-    digits = 1 if max((mean(stage, "macs_dense") for stage in finished(chain)), default=0) >= 1e8 else 3
+    """A line a stage: MACs of an image with ever more left out, zeros entering convolutions, top-1, time.
+
+    MACs after natural zeros are without those of zeros that are there anyway: ReLU's, and the padding of convolutions.
+    """
+    factor, unit, digits = in_unit(max((mean(stage, "macs_dense") for stage in finished(chain)), default=0))
 
     def line(stage):
         rows = stage.rows
         macs = {"MACs, dense": "macs_dense", "after weight masks": "macs_kept", "after natural zeros": "macs_natural",
                 "after pruned zeros": "macs_active"}  # fmt: skip
         return {
-            **{words: _spread(rows[metric] / 1e6, digits) for words, metric in macs.items()},
+            **{f"{words} ({unit})": _spread(rows[metric] / factor, digits) for words, metric in macs.items()},
             "natural zeros (%)": _spread(rows["zeros_natural_pct"], 2),
             "pruned zeros (%)": _spread(rows["zeros_pruned_pct"], 2),
             "top-1 (%)": _spread(rows["top1_pct"], 2),
-            "stage (s)": _spread(rows["stage_s"], 1),
+            "stage (s)": _spread(rows["stage_s"], tables.decimals(rows["stage_s"].mean(), 2)),
         }
 
     return _lines(chain, line)
+
+
+def in_unit(macs: float) -> tuple[float, str, int]:
+    """How MACs are shown where the most are `macs`: what to divide by, the unit, decimals for 4 significant digits."""
+    factor, unit = next(((factor, unit) for factor, unit in MACS if macs >= factor), MACS[-1])
+    return factor, unit, tables.decimals(macs / factor, 4)
 
 
 def _original(chain: SimpleNamespace) -> pd.Series:

@@ -6,22 +6,33 @@ import pandas as pd
 
 from lib import tables
 from lib.findings.accuracy import difference
-from lib.findings.pipeline import entered, sure
+from lib.findings.pipeline import entered, in_unit, sure
 
 # Parameters that are a place in the table, or say which network it is.
 PLACED = {"data", "model", "seed", "source", "run_dir"}
-WEIGHTS = SimpleNamespace(notebook="prune_weights", method="method", share="share_kept", more="pruning_scope")
+# `equal` are the metrics in which runs of equal methods agree, `nothing` is the share that removes nothing.
+WEIGHTS = SimpleNamespace(
+    notebook="prune_weights", method="method", share="share_kept", more="pruning_scope", nothing=1.0,
+    equal=["masks_digest"], agree="keeps the very same weights as", differ="keep different weights",
+    done="kept", keep="keep", amount="of the weights",
+)  # fmt: skip
 INPUTS = SimpleNamespace(
-    notebook="prune_activations", method="activation_method", share="activation_share", more="calibrated"
-)
+    notebook="prune_activations", method="activation_method", share="activation_share", more="calibrated", nothing=0.0,
+    equal=["top1_pct", "test_loss", "macs_active"], agree="has the very same accuracy, test loss and MACs as",
+    differ="differ in accuracy, test loss or MACs", done="removed", keep="remove", amount="of what enters layers",
+)  # fmt: skip
 ELEMENT_L1, ELEMENT_L2 = "element-l1", "element-l2"
+ZEROS = ("zeros_natural_pct", "zeros_pruned_pct")
+ALIKE = 1.02  # methods are compared that keep, or remove, amounts of at most this ratio
 
 
 def branches(book: SimpleNamespace, of: SimpleNamespace) -> dict[str, pd.DataFrame]:
     """task -> finished runs of WEIGHTS or INPUTS that belong to no chain, with `name` (the method), `share`, `variant`.
 
     `variant` says in words what runs of one method, share and seed differ in besides, so that no mean is taken over it;
-    `original_bytes` and `original_top1_pct` are those of the run that they start from, NaN where it is not finished.
+    `removed` says whether anything is, and `amount` how much: the share kept of the weights, or of what enters layers
+    the share that pruning made zero, in %. `original_bytes`, `original_top1_pct` and `original_zeros_pct` (natural
+    ones) are those of the run that they start from, NaN where it is not finished.
     """
     planned = book.staged[(book.staged["notebook"] == of.notebook) & (book.staged["chain"] == "")]
     runs = book.everything[book.everything["run"].isin(planned["run"])].reset_index(drop=True)
@@ -38,13 +49,16 @@ def branches(book: SimpleNamespace, of: SimpleNamespace) -> dict[str, pd.DataFra
         group=_worded(runs[of.more], of),
         original_bytes=source.map(whole["file_bytes"]),
         original_top1_pct=source.map(whole["top1_pct"]),
+        original_zeros_pct=source.map(whole["zeros_natural_pct"]),
+        removed=runs[of.share] != of.nothing,
+        amount=100 * runs["weights_kept"] / runs["prunable"] if of is WEIGHTS else runs["zeros_pruned_pct"],
     )
     runs = runs.assign(variant=_variants(book, runs, of))
     return {task: runs[runs["task"] == task] for task in tables.tasks(runs)}
 
 
 def _worded(column: pd.Series, of: SimpleNamespace) -> pd.Series:
-    return column.astype(str) if of is WEIGHTS else column.map({True: "calibrated", False: "batch by batch"})
+    return column.astype(str) if of is WEIGHTS else column.map({True: "a fixed set", False: "each image"})
 
 
 def _variants(book: SimpleNamespace, runs: pd.DataFrame, of: SimpleNamespace) -> list[str]:
@@ -59,41 +73,46 @@ def _variants(book: SimpleNamespace, runs: pd.DataFrame, of: SimpleNamespace) ->
 
 
 def same(runs: pd.DataFrame) -> dict[str, str]:
-    """Method -> the earlier one that keeps the very same weights, wherever weights were removed, in all common cells.
+    """Method -> the earlier one that does the very same, wherever anything was removed, in all common cells.
 
-    A cell is a scope, a share below 1, a variant and a seed; masks are the same where `masks_digest` is.
+    A cell is a scope (or a choice of activations), a share, a variant and a seed. Methods of weights do the same where
+    `masks_digest` is, those of activations where accuracy, test loss and remaining MACs are.
     """
-    masks = runs[runs["share"] < 1].set_index(["group", "share", "variant", "seed"])
     names = list(dict.fromkeys(runs["name"]))
     found: dict[str, str] = {}
     for number, name in enumerate(names):
         for earlier in names[:number]:
-            equal = _equal(masks, earlier, name)
+            equal = _equal(runs, earlier, name)
             if earlier not in found and len(equal) and equal.all():
                 found.setdefault(name, earlier)
     return found
 
 
-def _equal(masks: pd.DataFrame, a: str, b: str) -> pd.Series:
-    digests = [masks.loc[masks["name"] == name, "masks_digest"] for name in (a, b)]
-    both = digests[0].to_frame("a").join(digests[1].rename("b"), how="inner")
-    return both["a"] == both["b"]
+def _equal(runs: pd.DataFrame, a: str, b: str) -> pd.Series:
+    cells = runs[runs["removed"]].set_index(["group", "share", "variant", "seed"])
+    metrics = _of(runs).equal
+    both = cells.loc[cells["name"] == a, metrics].join(
+        cells.loc[cells["name"] == b, metrics].add_suffix(" too"), how="inner"
+    )
+    return pd.concat([both[name] == both[f"{name} too"] for name in metrics], axis=1).all(axis=1)
 
 
 def same_sentence(runs: pd.DataFrame) -> str | None:
     """Which methods are one and the same; where L1 and L2 of elements are not, that they should be."""
-    masks = runs[runs["share"] < 1].set_index(["group", "share", "variant", "seed"])
-    said = [
-        f"{name} keeps the very same weights as {of} in all {len(_equal(masks, of, name))} cases that both were run "
-        "in: they are one method, and share a line."
-        for name, of in same(runs).items()
-    ]
-    if not said and len(equal := _equal(masks, ELEMENT_L1, ELEMENT_L2)):
-        said = [
-            f"{ELEMENT_L2} and {ELEMENT_L1} keep different weights in {(~equal).sum()} of {len(equal)} cases, though "
-            "both rank by magnitude."
-        ]
+    of, said = _of(runs), []
+    for name, earlier in same(runs).items():
+        cases = len(_equal(runs, earlier, name))
+        where = f"in all {cases} cases that both were run in" if cases > 1 else "in the one case that both were run in"
+        said.append(f"{name} {of.agree} {earlier} {where}: they are one method, and share a line.")
+    if not said and len(equal := _equal(runs, ELEMENT_L1, ELEMENT_L2)):
+        where = f"{(~equal).sum()} of {len(equal)} cases" if len(equal) > 1 else "the one case that both were run in"
+        said = [f"{ELEMENT_L2} and {ELEMENT_L1} {of.differ} in {where}, though both rank by magnitude."]
     return " ".join(said) or None
+
+
+def _of(runs: pd.DataFrame) -> SimpleNamespace:
+    """WEIGHTS or INPUTS, whose runs these are."""
+    return WEIGHTS if runs["notebook"].iloc[0] == WEIGHTS.notebook else INPUTS
 
 
 def merged(runs: pd.DataFrame) -> pd.DataFrame:
@@ -108,7 +127,7 @@ def merged(runs: pd.DataFrame) -> pd.DataFrame:
 
 def weight_table(runs: pd.DataFrame) -> pd.DataFrame:
     """A line a method and scope: top-1 at each share kept, and weights kept and file at the smallest share."""
-    return _table(merged(runs), "scope", False, {
+    return _table(merged(runs), "scope", {
         "weights kept (%)": lambda own: tables.spread(100 * own["weights_kept"] / own["prunable"]),
         "file (bytes)": lambda own: tables.spread(own["file_bytes"], 0),
         "of the original (%)": lambda own: tables.spread(100 * own["file_bytes"] / own["original_bytes"]),
@@ -116,16 +135,20 @@ def weight_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def input_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A line a method of pruning activations: top-1 at each share, zeros (%) and MACs (million) at the largest."""
-    return _table(runs, "chosen", True, {
+    """A line a method of pruning activations: top-1 at each share, zeros (%) and MACs at the largest.
+
+    What is chosen of `each image` depends on no other; `a fixed set` was calibrated and is that of all images.
+    """
+    factor, unit, digits = in_unit(runs["macs_dense"].max())
+    return _table(merged(runs), "chosen", {
         "natural zeros (%)": lambda own: tables.spread(own["zeros_natural_pct"]),
         "pruned zeros (%)": lambda own: tables.spread(own["zeros_pruned_pct"]),
-        "MACs left (million)": lambda own: tables.spread(own["macs_active"] / 1e6, 3),
+        f"MACs left ({unit})": lambda own: tables.spread(own["macs_active"] / factor, digits),
     })  # fmt: skip
 
 
-def _table(runs: pd.DataFrame, group: str, rising: bool, more: dict) -> pd.DataFrame:
-    shares = sorted(runs["share"].unique(), reverse=not rising)
+def _table(runs: pd.DataFrame, group: str, more: dict) -> pd.DataFrame:
+    shares = sorted(runs["share"].unique(), reverse=_of(runs) is WEIGHTS)
     lines = {}
     for key, own in runs.groupby(["name", "group", "variant"], sort=False):
         at = {share: own[own["share"] == share] for share in shares}
@@ -137,22 +160,51 @@ def _table(runs: pd.DataFrame, group: str, rising: bool, more: dict) -> pd.DataF
     return table.droplevel("variant") if not any(index.get_level_values("variant")) else table
 
 
-def best(runs: pd.DataFrame, images: int | None, rising: bool = False) -> str | None:
-    """The most accurate method at the hardest share that several were run at, against the second and the original."""
-    counts = runs.groupby("share").apply(lambda own: len(_named(own)), include_groups=False)
-    tried = counts[counts > 1]
-    if tried.empty:
+def best(runs: pd.DataFrame, images: int | None) -> str | None:
+    """The most accurate method at the hardest share where methods can be compared, beside the second and the original.
+
+    Compared are those that keep (or remove) the same amount, see ALIKE, the largest such group first; of the others
+    it is said how much they keep.
+    """
+    found = {share: _alike(own) for share, own in runs.groupby("share") if len(_alike(own)[0]) > 1}
+    if not found:
         return None
-    share = tried.index.max() if rising else tried.index.min()
-    named = _named(runs[runs["share"] == share])
-    order = sorted(named, key=lambda name: -named[name]["top1_pct"].mean())
+    of = _of(runs)
+    share = min(found) if of is WEIGHTS else max(found)
+    first, *others = found[share]
+    said = [_first(first, f"With {100 * share:g} % {of.done}", images, several=bool(others))]
+    if others:
+        listed = "; ".join(f"{_listed(group)} ({_keep(group)})" for group in others)
+        said.append(f"Not compared with these, as another share is {of.done}: {listed}.")
+    return " ".join(said)
+
+
+def _alike(runs: pd.DataFrame) -> list[dict[str, pd.DataFrame]]:
+    """What a sentence calls them -> runs, of the methods of one share, in groups that keep the same.
+
+    The largest group is first, of equally large ones that of the larger amount.
+    """
+    named = _named(runs)
+    groups: list[dict] = []
+    least = 0.0
+    for name in sorted(named, key=lambda name: named[name]["amount"].mean()):
+        amount = named[name]["amount"].mean()
+        if not groups or amount > ALIKE * least:
+            groups.append({})
+            least = amount
+        groups[-1][name] = named[name]
+    return sorted(groups, key=lambda group: (len(group), _amount(group)), reverse=True)
+
+
+def _first(named: dict[str, pd.DataFrame], where: str, images: int | None, several: bool) -> str:
+    order = _by_accuracy(named)
     first, second, last = (named[order[at]] for at in (0, 1, -1))
+    end = f"; the last is {order[-1]} with {_top1(last)}" if len(order) > 2 else ""
     lead, error = difference(first["top1_pct"], second["top1_pct"], images)
-    done = "removed" if rising else "kept"
+    among = f"{len(named)} that {_keep(named)}" if several else f"{len(named)}"
     said = (
-        f"With {100 * share:g} % {done} {order[0]} is the most accurate of {len(named)}, "
-        f"{first['top1_pct'].mean():.2f} %, {lead:.2f} points ahead of {order[1]}, {sure(lead, error)}; "
-        f"the last is {order[-1]} with {last['top1_pct'].mean():.2f} %."
+        f"{where} {order[0]} is the most accurate of {among}, {_top1(first)}, {lead:.2f} points ahead of {order[1]}, "
+        f"{sure(lead, error)}{end}."
     )
     original = first["original_top1_pct"].dropna()
     if original.empty:
@@ -160,6 +212,28 @@ def best(runs: pd.DataFrame, images: int | None, rising: bool = False) -> str | 
     change, error = difference(first["top1_pct"], original, images)
     side = "above" if change > 0 else "below"
     return f"{said} The best is {abs(change):.2f} points {side} the network that was pruned, {sure(change, error)}."
+
+
+def _listed(named: dict[str, pd.DataFrame]) -> str:
+    return ", ".join(f"{name} {_top1(named[name])}" for name in _by_accuracy(named))
+
+
+def _by_accuracy(named: dict[str, pd.DataFrame]) -> list[str]:
+    return sorted(named, key=lambda name: -named[name]["top1_pct"].mean())
+
+
+def _keep(named: dict[str, pd.DataFrame]) -> str:
+    of = _of(next(iter(named.values())))
+    return f"{of.keep}{'s' if len(named) == 1 else ''} {_amount(named):.3g} % {of.amount}"
+
+
+def _amount(named: dict[str, pd.DataFrame]) -> float:
+    """What a group of methods keeps or removes, in %."""
+    return pd.concat(named.values())["amount"].mean()
+
+
+def _top1(runs: pd.DataFrame) -> str:
+    return f"{runs['top1_pct'].mean():.2f} %"
 
 
 def _named(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -173,14 +247,37 @@ def _named(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def zeros(runs: pd.DataFrame) -> str:
-    """How much of what enters layers is zero anyway, and what pruning adds at the largest share."""
-    at = runs[runs["share"] == runs["share"].max()]
-    natural, pruned = at["zeros_natural_pct"].mean(), at["zeros_pruned_pct"].mean()
-    said = f"Of what enters {entered(runs)} {natural:.2f} % is zero by itself (natural sparsity)"
-    if pruned <= 0:
+    """How much of what enters layers is zero anyway, and what pruning adds at the largest share.
+
+    Zeros that are there anyway depend on the method, whose pruning in one layer changes what enters the next.
+    """
+    at = merged(runs)
+    at = at[at["share"] == at["share"].max()]
+    of_each = pd.DataFrame({name: own[list(ZEROS)].mean() for name, own in _named(at).items()}).T
+    natural, pruned = (of_each[name] for name in ZEROS)
+    before = at["original_zeros_pct"].mean()
+    in_whole = "" if pd.isna(before) else f" in the network that was pruned {before:.2f} % is zero anyway,"
+    said = f"Of what enters {entered(at)}{in_whole} with pruning {_range(natural)} without being pruned"
+    if pruned.max() <= 0:
         return f"{said}; pruning removed nothing beyond that."
-    share = 100 * runs["share"].max()
-    return (
-        f"{said}; the {share:g} % that pruning removes of the rest are {pruned:.2f} % of all, "
-        f"{'more' if pruned > natural else 'less'} than was zero anyway."
+    more = [name for name in of_each.index if pruned[name] > natural[name]]
+    beside = (
+        "less than"
+        if not more
+        else "more than"
+        if len(more) == len(of_each)
+        else f"only by {' and '.join(more)} more than"
     )
+    share = 100 * at["share"].max()
+    return (
+        f"{said}; the {share:g} % that pruning removes of the rest are {_range(pruned)} of all, {beside} was zero "
+        "anyway."
+    )
+
+
+def _range(of_each: pd.Series) -> str:
+    """`40.00 %`, or where methods differ `38.00 % (map-l1) to 40.00 % (element-l1)`."""
+    low, high = of_each.idxmin(), of_each.idxmax()
+    if f"{of_each[low]:.2f}" == f"{of_each[high]:.2f}":
+        return f"{of_each[low]:.2f} %"
+    return f"{of_each[low]:.2f} % ({low}) to {of_each[high]:.2f} % ({high})"

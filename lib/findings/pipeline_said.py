@@ -1,12 +1,14 @@
 """What the stages of a compression pipeline did, in sentences; chains are those of `lib.findings.pipeline.chains`."""
 
+import math
 from types import SimpleNamespace
 
 import pandas as pd
 
 from lib.findings.accuracy import CLEAR
-from lib.findings.pipeline import PARTS, change, entered, finished, mean, steps, sure
+from lib.findings.pipeline import PARTS, anyway, change, entered, finished, mean, steps, sure
 
+BACK = "brought_back"  # metric of a stage with a source: weights kept that the source had removed
 LOSSLESS = 1e-6  # relative difference of a test loss: the same numbers, summed in another order
 
 
@@ -16,24 +18,63 @@ def sentences(chain: SimpleNamespace) -> list[str]:
     return [sentence for sentence in [*said, activations(chain), masks(chain), decoded(chain)] if sentence]
 
 
-def listed(chain: SimpleNamespace) -> str:
-    """The sentences as a Markdown list."""
-    return "\n".join(f"- {sentence}" for sentence in sentences(chain))
+def listed(chain: SimpleNamespace, more: list[str]) -> str:
+    """The sentences and `more` as a Markdown list."""
+    return "\n".join(f"- {sentence}" for sentence in [*sentences(chain), *more])
 
 
 def abstract(chains: dict[str, SimpleNamespace]) -> list[str]:
-    """Of each chain what an abstract has room for."""
-    return [text for name, chain in chains.items() for text in _of_chain(name, overall(chain))]
+    """Of each chain its smallest file, and the stage that gained most."""
+    return [text for name, chain in chains.items() for text in _of_chain(name, smallest(chain))]
 
 
 def conclusions(chains: dict[str, SimpleNamespace]) -> list[str]:
-    """Of each chain the stage that gained most, and its end beside its beginning."""
-    said = [(name, text) for name, chain in chains.items() for text in (gained(chain), overall(chain))]
+    """Of each chain what the abstract leaves out: what cost accuracy, what brought it back, and what went wrong."""
+    said = [
+        (name, text)
+        for name, chain in chains.items()
+        for text in (cost(chain), *tuned(chain), *filter(_bold, (masks(chain), decoded(chain))))
+    ]
     return [text for name, found in said for text in _of_chain(name, found)]
 
 
+def _bold(text: str | None) -> bool:
+    """Whether a sentence is a warning."""
+    return bool(text) and text.startswith("**")
+
+
+def smallest(chain: SimpleNamespace) -> str | None:
+    """The smallest file beside the original's and its accuracy, and the stage that gained most, in one sentence."""
+    first, done = chain.stages[0], finished(chain)
+    others = [stage for stage in done if set(stage.rows["seed"]) & set(first.rows["seed"])] if len(first.rows) else []
+    if len(others) < 2:
+        return None
+    least = min(others, key=lambda stage: mean(stage, "file_bytes"))
+    if least is first:
+        return "No file is smaller than the original's."
+    points, error = change(first, least, chain.images)
+    factor, _, most = max(_factors(chain), key=lambda found: found[0], default=(0, None, None))
+    by = f"; {_named(most)} gained most, {factor:.2f} times" if factor > 1 else ""
+    return (
+        f"The smallest file, that of {_named(least)}, is {mean(first, 'file_bytes') / mean(least, 'file_bytes'):.2f} "
+        f"times smaller than the original's at {_of_accuracy(points)}, {sure(points, error)}{by}."
+    )
+
+
+def _of_accuracy(points: float) -> str:
+    said = points_of(points)
+    return "the same accuracy" if said == "no difference" else said.replace("points", "points of accuracy")
+
+
+def _factors(chain: SimpleNamespace) -> list[tuple[float, SimpleNamespace, SimpleNamespace]]:
+    """Of each step how many times it made the file smaller, and its two stages."""
+    return [(mean(a, "file_bytes") / mean(b, "file_bytes"), a, b) for a, b in steps(chain)]
+
+
 def _of_chain(name: str, text: str | None) -> list[str]:
-    return [f"Chain {name}: {text[0].lower()}{text[1:]}"] if text else []
+    if not text:
+        return []
+    return [f"Chain {name}: {text if _bold(text) else text[0].lower() + text[1:]}"]
 
 
 def sums(chain: SimpleNamespace) -> str | None:
@@ -49,21 +90,30 @@ def sums(chain: SimpleNamespace) -> str | None:
 
 
 def gained(chain: SimpleNamespace) -> str | None:
-    """The stage by which the file became smallest in proportion, and those by which it grew."""
-    factors = {b.number: (mean(a, "file_bytes") / mean(b, "file_bytes"), a, b) for a, b in steps(chain)}
+    """The stage by which the file became smallest in proportion, and those at which it grew, and what of it."""
+    factors = _factors(chain)
     if not factors:
         return None
-    factor, before, after = max(factors.values(), key=lambda found: found[0])
+    factor, before, after = max(factors, key=lambda found: found[0])
     if factor <= 1:
         return "No stage made the file smaller."
+    of = f"Of its {len(factors)} steps {_named(after)}" if len(factors) > 1 else f"{_named(after).capitalize()}"
+    most = " smallest in proportion" if len(factors) > 1 else " smaller"
     said = (
-        f"Of its {len(factors)} steps {_named(after)} made the file smallest in proportion: from "
-        f"{mean(before, 'file_bytes'):,.0f} to {mean(after, 'file_bytes'):,.0f} bytes, {factor:.2f} times smaller."
+        f"{of} made the file{most}: from {mean(before, 'file_bytes'):,.0f} to {mean(after, 'file_bytes'):,.0f} bytes, "
+        f"{factor:.2f} times smaller."
     )
-    grown = [_named(found[2]) for found in factors.values() if found[0] < 1]
-    if grown:
-        said += f" The file grew by {' and '.join(grown)}."
-    return said
+    grown = [f"{_named(b)} ({_growth(a, b)})" for less, a, b in factors if less < 1]
+    return f"{said} The file grew at {' and '.join(grown)}." if grown else said
+
+
+def _growth(before: SimpleNamespace, after: SimpleNamespace) -> str:
+    """`72 bytes, its header`: by how much a file grew, and the part of it that grew most."""
+    whole = mean(after, "file_bytes") - mean(before, "file_bytes")
+    more = {words: mean(after, name) - mean(before, name) for name, words in PARTS.items()}
+    most = max(more, key=more.get)
+    count = f"{whole:,.0f} byte{'' if round(whole) == 1 else 's'}"
+    return f"{count}, {'its' if more[most] == whole else 'most of it its'} {most}"
 
 
 def overhead(chain: SimpleNamespace) -> str | None:
@@ -131,6 +181,11 @@ def _tuned(chain: SimpleNamespace, before: SimpleNamespace, after: SimpleNamespa
     lost = mean(first, "top1_pct") - mean(before, "top1_pct")
     if lost <= 0:
         return f"{said}; the stages before it had cost none."
+    if abs(points) <= CLEAR * error:
+        return (
+            f"{said}: whether it brought back any of the {lost:.2f} points that the stages before it had cost cannot "
+            "be told."
+        )
     share = "nothing" if points <= 0 else "all" if points >= lost else f"{100 * points / lost:.0f} %"
     return f"{said}: it brought back {share} of the {lost:.2f} points that the stages before it had cost."
 
@@ -149,19 +204,23 @@ def activations(chain: SimpleNamespace) -> str | None:
     kept, after, active = (mean(stage, name) for name in ("macs_kept", "macs_natural", "macs_active"))
     return (
         f"{said} (natural sparsity), and pruning adds {added:.2f} %, {more} than there was. Of the MACs that weight "
-        f"masks leave, natural zeros make {100 * (kept - after) / kept:.1f} % superfluous and pruned ones "
-        f"{100 * (after - active) / kept:.1f} %."
+        f"masks leave, zeros that are there anyway ({anyway(stage.rows)}) make {100 * (kept - after) / kept:.1f} % "
+        f"superfluous and pruned ones {100 * (after - active) / kept:.1f} %."
     )
 
 
 def masks(chain: SimpleNamespace) -> str | None:
-    """Whether pruned weights stayed zero: from stage to stage the kept ones never become more."""
-    found = [(b, mean(b, "weights_kept") - mean(a, "weights_kept")) for a, b in steps(chain)]
-    if not any(more for _, more in found):
+    """Whether pruned weights stayed removed: each stage counts those that it keeps and its source had removed."""
+    found = [(stage.rows[BACK].astype(float).mean(), stage) for stage in finished(chain) if BACK in stage.rows]
+    known = [(count, stage) for count, stage in found if not math.isnan(count)]
+    if not known:
         return None
-    back = [f"{more:,.0f} by {_named(stage)}" for stage, more in found if more > 0]
+    back = [f"{count:,.0f} by {_named(stage)}" for count, stage in known if count > 0]
     if back:
         return f"**Pruned weights came back:** {' and '.join(back)}."
+    if unknown := {stage.number for stage in finished(chain)} - {1} - {stage.number for _, stage in known}:
+        listed = ", ".join(map(str, sorted(unknown)))
+        return f"No stage that counted it brought a pruned weight back; not counted: {listed}."
     return "No stage brought a pruned weight back."
 
 

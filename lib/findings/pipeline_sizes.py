@@ -3,16 +3,19 @@
 Chains are those of `lib.findings.pipeline.chains`.
 """
 
+import math
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 
-from lib import runs, summary
+from lib import runs, summary, tables
 from lib.findings.pipeline import finished, mean
 from lib.findings.pipeline_said import points_of
 
 LINEAR = "linear"
-ENTROPY, HUFFMAN = "entropy", "huffman"
+ENTROPY, HUFFMAN, ANS = "entropy", "huffman", "ans"
+GAP, LEAST_LINEAR = 0.05, 1.0  # points, and % of the original file, below which both ways of counting agree
 GAPS = "gaps"  # between kept weights
 CODERS = {ENTROPY: "entropy (bound)", HUFFMAN: "Huffman", "ans": "ANS", "zstd": "zstd"}
 # Row LeNet-300-100 of table 1 of Han et al. 2016, arXiv 1510.00149; errors in % of the MNIST test images.
@@ -22,8 +25,8 @@ PAPER = {"original_bytes": 1_070_000, "bytes": 27_000, "times": 40.0, "error_bef
 def counted(book: SimpleNamespace, chain: SimpleNamespace) -> dict | None:
     """The last file beside the original's, counted whole and without linear layers: bytes and shares (%), of one seed.
 
-    None unless both are there and the network has convolutions and linear layers. Positions and tables of a layer
-    count with it.
+    None unless both are there and it makes a difference: the network has convolutions, and linear layers of at least
+    LEAST_LINEAR, and the shares are GAP apart. Positions, tables and biases of a layer count with it.
     """
     done = finished(chain)
     if len(done) < 2 or done[0] is not chain.stages[0]:
@@ -32,17 +35,22 @@ def counted(book: SimpleNamespace, chain: SimpleNamespace) -> dict | None:
     if not {"convolution", LINEAR} <= set(first["holder"]):
         return None
     whole, rest = ([part["bytes"].sum() for part in pair] for pair in ((first, last), map(_without, (first, last))))
-    return {
+    found = {
         "linear_pct": 100 * (1 - rest[0] / whole[0]),
         "without_bytes": rest[1],
         "without_pct": 100 * rest[1] / rest[0],
         "whole_bytes": whole[1],
         "whole_pct": 100 * whole[1] / whole[0],
     }
+    agree = abs(found["whole_pct"] - found["without_pct"]) < GAP
+    return None if agree or found["linear_pct"] < LEAST_LINEAR else found
 
 
 def _without(parts: pd.DataFrame) -> pd.DataFrame:
-    return parts[parts["holder"] != LINEAR]
+    """All but the weights of linear layers and the biases of these."""
+    layer = parts["tensor"].fillna("").str.rpartition(".")[0]
+    linear = parts["holder"] == LINEAR
+    return parts[~linear & ~((parts["holder"] == "bias") & layer.isin(layer[linear]))]
 
 
 def counting_table(found: dict[str, dict]) -> pd.DataFrame:
@@ -66,11 +74,9 @@ def counting_sentence(one: dict) -> str:
     """What leaving out the linear layers would have made of the size."""
     gap = one["whole_pct"] - one["without_pct"]
     said = (
-        f"Without its linear layers, which hold {one['linear_pct']:.1f} % of the original file, the compressed network "
-        f"has {one['without_pct']:.2f} % of the original's size, with them {one['whole_pct']:.2f} %"
+        f"Without its linear layers and their biases, which hold {one['linear_pct']:.1f} % of the original file, the "
+        f"compressed network has {one['without_pct']:.2f} % of the original's size, with them {one['whole_pct']:.2f} %"
     )
-    if abs(gap) < 0.005:
-        return f"{said}: both ways of counting agree."
     if gap > 0:
         return f"{said}: leaving them out would flatter it by {gap:.2f} points."
     return f"{said}: leaving them out would hide {-gap:.2f} points of what was saved."
@@ -82,8 +88,8 @@ def coded(book: SimpleNamespace, chain: SimpleNamespace) -> SimpleNamespace | No
     if not found:
         return None
     run = found[-1].rows["run"].iloc[:1]
-    tables = {name: runs.table(book.study, run, name) for name in ("coders", "codes")}
-    return SimpleNamespace(stage=found[-1], **tables) if all(map(len, tables.values())) else None
+    both = {name: runs.table(book.study, run, name) for name in ("coders", "codes")}
+    return SimpleNamespace(stage=found[-1], **both) if all(map(len, both.values())) else None
 
 
 def coder_table(coders: pd.DataFrame, codes: pd.DataFrame) -> pd.DataFrame:
@@ -95,7 +101,9 @@ def coder_table(coders: pd.DataFrame, codes: pd.DataFrame) -> pd.DataFrame:
     groups = coders.pivot_table(index="coder", columns="group", values="bytes", aggfunc="sum", sort=False)
     total = _totals(coders)
     # the bound takes no time: nothing is coded
-    times = {f"{way} (s)": total[f"{way}_s"].where(total.index != ENTROPY) for way in ("encode", "decode")}
+    times = {
+        f"{way} (s)": total[f"{way}_s"].where(total.index != ENTROPY).map(_seconds) for way in ("encode", "decode")
+    }
     apart = {f"{name} (bytes)": _whole(groups[name]) for name in groups} if groups.shape[1] > 1 else {}
     table = pd.DataFrame({
         **apart,
@@ -123,7 +131,26 @@ def coder_sentences(coders: pd.DataFrame, codes: pd.DataFrame) -> list[str]:
         less = 100 * (1 - others[best] / bits[HUFFMAN])
         side = f"{less:.2f} % smaller" if less > 0 else f"{-less:.2f} % larger" if less < 0 else "just as large"
         said.append(f"Of the other coders {CODERS.get(best, best)} is best, {side} than Huffman's.")
-    return said
+    if ANS in bits and bits[HUFFMAN] < bits[ANS]:
+        said.append(_behind(codes, bits[ANS], bits[HUFFMAN]))
+    return [text for text in said if text]
+
+
+def _behind(codes: pd.DataFrame, ans: float, huffman: float) -> str | None:
+    """That ANS, given in bits a weight, is larger for its table of counts, where it would be smaller without."""
+    largest = [own.max() for _, own in codes.groupby("tensor")["count"]]
+    each = codes.groupby("tensor").size().to_numpy()
+    counts = int(sum(number * np.min_scalar_type(most).itemsize for number, most in zip(each, largest, strict=True)))
+    if ans - 8 * counts / codes["count"].sum() >= huffman:
+        return None
+    return (
+        f"ANS is larger than Huffman's code because of its table: the counts of all values, {counts:,} bytes, take "
+        "more than parts of a bit save."
+    )
+
+
+def _seconds(value: float) -> str | float:
+    return value if math.isnan(value) else f"{value:,.{tables.decimals(value, 2)}f}"
 
 
 def _bits(coders: pd.DataFrame, codes: pd.DataFrame) -> pd.Series:

@@ -98,14 +98,42 @@ def _stages(book) -> list:
             counts = f"{one['parameters']:,.0f} parameters, {one['prunable']:,.0f} of them prunable weights"
             rows.append((f"Network: {task}", f"{counts}, {one['macs_dense']:,.0f} MACs an image"))
     for notebook, own in done.groupby("notebook", sort=False):
-        used = [book.facts[run]["parameters"] for run in own["run"]]
-        names = [name for name in dict.fromkeys(name for values in used for name in values) if name not in TOLD]
-        texts = {name: dict.fromkeys(_text(name, values, "") for values in used if name in values) for name in names}
-        said = ", ".join(f"{name.replace('_', ' ')} {' or '.join(values)}" for name, values in texts.items())
-        rows.append((f"Stage: {notebook}", said or "no parameters of its own"))
+        rows += _stage_rows(notebook, [book.facts[run]["parameters"] for run in own["run"]],
+                            list(own["run"].map(planned.set_index("run")["chain"])))  # fmt: skip
     if len(planned):
         rows.append(("Seeds of the stages", ", ".join(_values(planned["seed"]))))
     return rows
+
+
+def _stage_rows(notebook: str, used: list[dict], chains: list[str]) -> list:
+    """The parameters of a kind of stage: in one row what all its runs have in common, then a row a chain."""
+    names = [name for name in dict.fromkeys(name for values in used for name in values) if name not in TOLD]
+    texts = {name: [_text(name, values, "") if name in values else None for values in used] for name in names}
+    common = [name for name in names if len(set(texts[name])) == 1]
+    several = len(set(chains)) > 1
+    first = common if several else names
+    rows = [
+        (
+            f"Stage: {notebook}",
+            _listed({name: texts[name] for name in first})
+            or ("none in common" if names else "no parameters of its own"),
+        )
+    ]
+    for chain in dict.fromkeys(chains) if several else []:
+        own = {
+            n: [text for text, of in zip(texts[n], chains, strict=True) if of == chain]
+            for n in names
+            if n not in common
+        }
+        if said := _listed(own):
+            rows.append((f"Stage: {notebook}, {f'chain {chain}' if chain else 'beside the chains'}", said))
+    return rows
+
+
+def _listed(texts: dict[str, list[str | None]]) -> str:
+    """`lr 0.1, epochs 2 or 3`: parameters in words with all their values; None is that of a run without one."""
+    found = {name: [text for text in dict.fromkeys(values) if text is not None] for name, values in texts.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {' or '.join(values)}" for name, values in found.items() if values)
 
 
 def _used(notebook: str, runs: list[pd.Series]) -> str:
@@ -119,6 +147,8 @@ def _text(name: str, run: pd.Series, default) -> str:
     """The value of a parameter in words, its default for runs that were made before it was there."""
     value = run.get(name, default)
     value = default if isinstance(value, float) and math.isnan(value) else value
+    if isinstance(value, dict):
+        return " and ".join(f"{key} {_text(key, value, '')}" for key in value) or "none"
     if isinstance(value, list | tuple):
         return " and ".join(map(str, value)) or "none"
     if name == "train_images" and not value:

@@ -30,7 +30,7 @@ def compared(net: Network, gaps: bool = False) -> pd.DataFrame:
     """Bytes and seconds of each coder: COLUMNS. Groups are the kept weights of `convolution` and `linear` layers.
 
     With `gaps` also `gaps`, those between kept weights. Each tensor has a table of its own. Seconds are those of one
-    process, and NaN for the bound. ValueError for float32 weights, which have no symbols.
+    process, and NaN for the bound. Float32 weights have no symbols, and no rows.
     """
     rows = []
     for group, sequences in _groups(net, gaps).items():
@@ -43,7 +43,7 @@ def compared(net: Network, gaps: bool = False) -> pd.DataFrame:
 def codes(net: Network) -> pd.DataFrame:
     """The Huffman code of each layer's kept weights: CODES, a row for each distinct symbol; lengths are in bits.
 
-    `value` is the weight that a symbol stands for, with int8 in steps of the channel's scale. ValueError for float32.
+    `value` is the weight that a symbol stands for, with int8 in steps of the channel's scale. No rows for float32.
     """
     rows = []
     for name, found in _symbols(net).items():
@@ -57,11 +57,9 @@ def codes(net: Network) -> pd.DataFrame:
 
 
 def _symbols(net: Network) -> dict[str, symbols.Symbols]:
-    """Of each masked tensor the kept weights."""
-    if not net.grid:
-        raise ValueError("weights are float32 and have no symbols: quantised ones are needed")
+    """Of each masked tensor the kept weights, where they are on a grid."""
     found = {}
-    for name, kept in net.masks.items():
+    for name, kept in net.masks.items() if net.grid else ():
         weight = net.model.get_parameter(name).detach().cpu().contiguous()
         found[name] = symbols.of(weight, kept.cpu().contiguous(), False, net.grid)
     return found
@@ -73,7 +71,8 @@ def _groups(net: Network, gaps: bool) -> dict[str, list[Sequence]]:
         groups.setdefault(held[name], []).append((found.numbers, found.width))
     if gaps:
         flat = [kept.cpu().contiguous().numpy().ravel() for kept in net.masks.values()]
-        groups["gaps"] = [(positions.relative(kept), positions.GAP_BITS) for kept in flat if not kept.all()]
+        widths = [(kept, positions.best_width(kept, coded=True)) for kept in flat if not kept.all()]
+        groups["gaps"] = [(positions.relative(kept, width), width) for kept, width in widths]
     return groups
 
 

@@ -9,6 +9,7 @@ codebook.
 import numpy as np
 
 GAP_BITS = 5  # as in that paper for linear layers
+WIDTHS = range(3, 9)  # that `best_width` tries
 
 
 def bitmask(kept: np.ndarray) -> np.ndarray:
@@ -35,6 +36,23 @@ def relative(kept: np.ndarray, bits: int = GAP_BITS) -> np.ndarray:
     gaps = np.full(ends[-1] if len(ends) else 0, filler, np.uint8)
     gaps[ends - 1] = rest
     return gaps
+
+
+def best_width(kept: np.ndarray, coded: bool) -> int:
+    """The bits of WIDTHS with which the gaps take least: as they are, or `coded` at their entropy, without tables.
+
+    Few bits need many fillers, many bits are wasted on short gaps; in a code the latter cost nothing.
+    """
+    return min(WIDTHS, key=lambda bits: _size(relative(kept, bits), bits, coded))
+
+
+def _size(gaps: np.ndarray, bits: int, coded: bool) -> float:
+    if not coded:
+        return len(gaps) * bits
+    counts = np.bincount(gaps, minlength=1)
+    counts = counts[counts > 0]
+    # a table has a symbol of a byte and, roughly, a length of as much
+    return float((counts * np.log2(len(gaps) / counts)).sum()) + 16 * len(counts)
 
 
 def from_relative(gaps: np.ndarray, count: int, bits: int = GAP_BITS) -> np.ndarray:

@@ -7,7 +7,8 @@ too. Everything else is stored as it is. Which weights are kept is said
 none      not at all, and removed weights are stored as zeros. Where kept ones are zero too, a bit a weight tells them
           apart, as a stage that trains on has to know
 bitmask   by a bit a weight, and only kept ones are stored
-relative  by the gaps between kept ones, in 5 bits each (see `lib.pipeline.positions`), and only kept ones are stored
+relative  by the gaps between kept ones, in 3 to 8 bits, whichever take least (see `lib.pipeline.positions`), and only
+          kept ones are stored
 
 and for a layer of which nothing is removed in no way. With coding `huffman` integers and gaps are Huffman coded with
 a table for each tensor, those apart that would grow by it; float32 and bit masks never are.
@@ -189,9 +190,10 @@ def _positions(kept: np.ndarray, weight: Tensor, positions: str, coding: str) ->
     if kept.all():
         return [("table", bytes([ALL]))]
     if positions == "relative":
-        gaps = places.relative(kept)
-        stream = _stream("indices", gaps, places.GAP_BITS, coding)
-        return [("table", bytes([RELATIVE])), ("table", _bytes(len(gaps))), *stream]
+        width = places.best_width(kept, coding == "huffman")
+        gaps = places.relative(kept, width)
+        stream = _stream("indices", gaps, width, coding)
+        return [("table", bytes([RELATIVE, width])), ("table", _bytes(len(gaps))), *stream]
     if positions == "none" and np.array_equal(kept, weight.numpy().ravel() != 0):
         return [("table", bytes([NONZERO]))]
     return [("table", bytes([BITMASK])), ("indices", places.bitmask(kept).tobytes())]
@@ -250,8 +252,9 @@ def _unpacked(entry: Tensor, shape: list[int], grid: dict, positions: str) -> tu
     if how == BITMASK:
         kept = places.from_bitmask(_take(file, np.uint8, -(-count // 8)), count)
     elif how == RELATIVE:
-        gaps = _symbols(file, int(_take(file, "<u4", 1)[0]), places.GAP_BITS)
-        kept = places.from_relative(gaps, count)
+        width = int(_take(file, np.uint8, 1)[0])
+        gaps = _symbols(file, int(_take(file, "<u4", 1)[0]), width)
+        kept = places.from_relative(gaps, count, width)
     chosen = np.ones(count, bool) if positions == "none" else kept
     weight = _weight(file, chosen, shape, grid)
     if file.read(1):

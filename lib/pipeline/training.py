@@ -71,7 +71,9 @@ def trainable(net: Network) -> nn.Module:
 def settled(trained: nn.Module, net: Network) -> Network:
     """`net` with what `trained`, a model of `trainable`, has learned: ordinary layers, weights on the grid.
 
-    The model is a copy, in evaluation mode. Without a training in between it is that of `net`, bit for bit.
+    The model is a copy, in evaluation mode. Without a training in between it is that of `net`, bit for bit; only where
+    an int8 channel has lost its largest weight since it was rounded, its grid has become finer, and what is left moves
+    by less than a step of it.
     """
     made = copy.deepcopy(trained).eval()
     for layer in _layers(made).values() if net.grid else ():

@@ -74,11 +74,6 @@ def of_layers(masks: Masks, density: float, densities: Mapping[str, float]) -> d
     return {name: density if pattern is None else densities[pattern] for name, pattern in chosen.items()}
 
 
-def same(a: Masks, b: Masks) -> bool:
-    """Whether two methods have removed the same weights, so that they are one method for this network."""
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def _shape(shape: tuple[int, ...] | None, batches: Batches) -> tuple[int, ...]:
     if shape is None and not batches:
         raise ValueError("shape and batches are missing: multi needs one of them to run the network")

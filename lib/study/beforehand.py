@@ -8,7 +8,12 @@ from lib import catalog, paths
 
 # What is sure to work with `digits`: for scoring, ten training images or more of each class, and ten of them to
 # calibrate with; as many test images as there are; and of those three batches for a trace.
-DIGITS = {"train_images": range(100, 4_001), "test_images": range(1_001), "calibration_images": range(10, 101)}
+DIGITS = {
+    "train_images": range(100, 4_001),
+    "test_images": range(1_001),
+    "counted_images": range(1_001),
+    "calibration_images": range(10, 101),
+}
 TRACE = {"batch": range(1, 500)}
 
 
@@ -37,9 +42,14 @@ def _sure(notebook: str, values: dict) -> bool:
         return False
     if values.get("pretrained") or values.get("checkpoint") or values.get("layer_shares"):
         return False
+    if values.get("activation_method", "").startswith("map-"):
+        return False
     if "model" in values and not catalog.takes_small_images(values["model"]):
         return False
     if not set(values.get("latency_batches", [])) <= set(DIGITS["test_images"]):
+        return False
+    left = (values.get("train_images") or DIGITS["train_images"][-1]) - 10 * max(10, values.get("scoring_images", 0))
+    if values.get("validation_images", 10) not in range(10, left + 1):
         return False
     limits = DIGITS | TRACE if notebook == "trace" else DIGITS
     return all(not values.get(name) or values[name] in allowed for name, allowed in limits.items())
