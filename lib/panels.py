@@ -113,7 +113,7 @@ def status(study: str) -> widgets.Widget:
     shown, again = widgets.HTML(), widgets.Button(description="look again")
 
     def look(_=None) -> None:
-        rows = statuses.rows(state.load_plan(study))
+        rows = statuses.now(state.load_plan(study))
         table = pd.DataFrame(rows).to_html(index=False, escape=True, border=0)
         shown.value = f"{table}<p>{statuses.counts(rows)}</p>"
 

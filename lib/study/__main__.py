@@ -269,24 +269,16 @@ def keep(planned: dict, console: Console) -> int:
 
 def status(planned: dict, watch: bool, console: Console) -> int:
     """Show the table once, or with `watch` until all is done."""
-    table = _rows(planned)
+    table = statuses.now(planned)
     if watch:
         with Live(_shown(planned, table), console=console, auto_refresh=False) as live:
             while any(row["state"] != "done" for row in table):
                 time.sleep(WATCH_S)
-                table = _rows(planned)
+                table = statuses.now(planned)
                 live.update(_shown(planned, table), refresh=True)
     else:
         console.print(_shown(planned, table))
     return int(any(row["state"] != "done" for row in table))
-
-
-def _rows(planned: dict) -> list[dict]:
-    if not jobs.folder(planned["study"]).is_dir():
-        return statuses.rows(planned)
-    from lib.study import slurm
-
-    return statuses.rows(planned, slurm.queued(planned))
 
 
 def _shown(planned: dict, table: list[dict]) -> Group:

@@ -4,9 +4,18 @@ from collections import Counter
 
 from lib import runs
 from lib.files import read_json
-from lib.study import attempts, state
+from lib.study import attempts, jobs, state
 
 STATES = ("done", "running", "failed", "lost", "waiting")
+
+
+def now(planned: dict) -> list[dict]:
+    """`rows`, with what SLURM knows where it was given runs of the study."""
+    if not jobs.folder(planned["study"]).is_dir():
+        return rows(planned)
+    from lib.study import slurm  # here: it imports papermill, which takes 2 s
+
+    return rows(planned, slurm.queued(planned))
 
 
 def rows(planned: dict, queued: dict[str, dict] | None = None) -> list[dict]:
