@@ -13,7 +13,7 @@ from rich.text import Text
 from lib import paths
 from lib.command import Parser, interruptible
 from lib.progress import duration
-from lib.study import attempts, beforehand, cluster, jobs, reference, spec, state
+from lib.study import attempts, beforehand, cluster, reference, spec, state
 from lib.study import status as statuses
 from lib.study.cluster import Cluster
 
