@@ -44,7 +44,7 @@ def of(directory: Path) -> str | None:
     """The line of the run that writes into `directory`; None before its first epoch has ended."""
     try:
         return line(read_json(directory / PROGRESS))
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):  # not there, or not ours
         return None
 
 

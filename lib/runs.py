@@ -135,6 +135,8 @@ def _plain(value):
 
 def directory(source: str) -> Path:
     """The folder of the finished run `study/run`; ValueError names what is there instead."""
+    for name in source.split("/"):
+        paths.inside("source", name)
     folder = paths.RUNS / source
     if source.count("/") != 1 or not (folder / METRICS).is_file():
         study = folder.parent

@@ -72,7 +72,7 @@ def beating(work: Path):
 def under_way(study: str) -> list[dict]:
     """The record of every attempt there is, with `alive` and `progress`, a line or None, in order of run and number."""
     folder = paths.RUNS / study / runs.ATTEMPTS
-    found = [record for work in folder.glob("[!.]*") if (record := read(work))]
+    found = [record for work in folder.glob("[!.]*") if (record := _own(work))]
     clock = _clock(folder) if found else 0.0
     for record in found:
         record["alive"] = _alive(folder, record, clock)
@@ -147,7 +147,7 @@ def _remove_empty(folder: Path) -> None:
 
 def _of(study: str, run: str) -> list[dict]:
     folder = paths.RUNS / study / runs.ATTEMPTS
-    return [record for work in folder.glob(f"{run}.*") if (record := read(work)) and record["run"] == run]
+    return [record for work in folder.glob(f"{run}.*") if (record := _own(work)) and record["run"] == run]
 
 
 def read(work: Path) -> dict | None:
@@ -158,6 +158,12 @@ def read(work: Path) -> dict | None:
         return read_json(work / ATTEMPT)
     except ValueError:  # it went between the two looks
         return None
+
+
+def _own(work: Path) -> dict | None:
+    """The record of an attempt under way; None where it is not this folder's, so that none leads to another folder."""
+    record = read(work)
+    return record if record and work.name == f"{record.get('run')}.{record.get('number')}" else None
 
 
 def _name(record: dict) -> str:

@@ -31,11 +31,19 @@ def save(planned: dict) -> None:
 
 
 def load_plan(name: str) -> dict:
-    """The plan that the last `run` or `report` of this study left; ValueError where there is none."""
+    """The plan that the last `run` or `report` of this study left; ValueError where there is none.
+
+    Its runs are in the folder `name` below `paths.RUNS`, whatever it says, and cannot lead out of it.
+    """
+    paths.inside("study", name.removeprefix(f"{paths.REFERENCE}/"))
     path = paths.RUNS / name / PLAN
     if not path.is_file():
         raise ValueError(f"study {name!r} was never started: python -m lib.study run {name}")
-    return read_json(path)
+    planned = read_json(path)
+    for run in planned["runs"]:
+        for identifier in (run["id"], *run["sources"]):
+            paths.inside(f"{path}: id of a run", identifier)
+    return planned | {"study": name.removeprefix(f"{paths.REFERENCE}/")}
 
 
 def folder(planned: dict) -> Path:
