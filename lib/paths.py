@@ -37,9 +37,14 @@ def inside(kind: str, name: object) -> str:
 
     Plans and records come with other people's results: letters, digits and `. _ + -` are allowed, first none of these.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[^\W_][\w.+-]*", name):
+    if not is_name(name):
         raise ValueError(f"{kind}: received {name!r}, allowed are letters, digits and . _ + - with none of these first")
     return name
+
+
+def is_name(name: object) -> bool:
+    """Whether `inside` lets `name` pass."""
+    return isinstance(name, str) and re.fullmatch(r"[^\W_][\w.+-]*", name) is not None
 
 
 def _stems(folder: Path, pattern: str) -> list[str]:

@@ -135,10 +135,10 @@ def _plain(value):
 
 def directory(source: str) -> Path:
     """The folder of the finished run `study/run`; ValueError names what is there instead."""
-    for name in source.split("/"):
-        paths.inside("source", name)
     folder = paths.RUNS / source
-    if source.count("/") != 1 or not (folder / METRICS).is_file():
+    if source.count("/") != 1 or not all(map(paths.is_name, source.split("/"))):
+        raise ValueError(f"no finished run {source!r}: allowed is study/run, such as quick/accuracy-seed1")
+    if not (folder / METRICS).is_file():
         study = folder.parent
         there = [d.name for d in finished(study)] if study.is_dir() and study != paths.RUNS else []
         raise ValueError(
