@@ -110,7 +110,7 @@ def measure(folder: Path, size: dict) -> tuple[list, list]:
 
 def on_paper(planned: dict, fixed_s: float = fixed.TARGETS["study"]) -> list[dict]:
     """A row for each of SLOTS: the wall time of the finished runs of a plan, and how many times one slot takes it."""
-    taken = simulate.took_s(planned)
+    taken = simulate.taken_s(planned)
     found = simulate.among(planned, set(taken))
     walls = {slots: simulate.wall_s(found, taken, slots, fixed_s) for slots in SLOTS}
     row = {"section": "scale", "task": f"study {planned['study']}, {len(found)} runs", "of": "study"}

@@ -1,7 +1,5 @@
 """How long a study would take on so many slots, on paper: from the times of its runs and their dependencies."""
 
-from lib import runs
-from lib.files import read_json
 from lib.study import execute, state
 
 
@@ -30,14 +28,10 @@ def longest_s(planned: list[dict], seconds: dict[str, float], fixed_s: float = 0
     return max(ends.values(), default=0.0)
 
 
-def took_s(planned: dict) -> dict[str, float]:
-    """Run -> seconds that it took, of the finished runs of the plan; their trainings' where those began earlier."""
-    taken = {}
-    for run in planned["runs"]:
-        if state.of(planned, run) == "done":
-            metrics = read_json(state.folder(planned) / run["id"] / runs.METRICS)
-            taken[run["id"]] = max(metrics["wall_s"], metrics.get("train_s") or 0.0)
-    return taken
+def taken_s(planned: dict) -> dict[str, float]:
+    """Run -> seconds that it took, of the finished runs of the plan."""
+    done = [run["id"] for run in planned["runs"] if state.of(planned, run) == "done"]
+    return {name: state.took_s(state.folder(planned) / name) for name in done}
 
 
 def among(planned: dict, names: set[str]) -> list[dict]:

@@ -1,6 +1,7 @@
 """What of a study is done, failed or waiting, and how long the rest may take."""
 
 import json
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -109,9 +110,7 @@ def seconds_left(planned: dict, open_runs: list[dict], jobs: int) -> float | Non
     known: dict[tuple, list[float]] = {}
     for run in planned["runs"]:
         if of(planned, run) == "done":
-            metrics = read_json(folder(planned) / run["id"] / runs.METRICS)
-            # a run that went on from a checkpoint trained for longer than its last attempt lasted
-            seconds = max(metrics["wall_s"], metrics.get("train_s") or 0.0)
+            seconds = took_s(folder(planned) / run["id"])
             known.setdefault(_like(run), []).append(seconds / _epochs(run))
     left = 0.0
     for run in open_runs:
@@ -119,6 +118,13 @@ def seconds_left(planned: dict, open_runs: list[dict], jobs: int) -> float | Non
             return None
         left += median(known[_like(run)]) * _epochs(run)
     return left / jobs
+
+
+@cache  # the driver asks at every start and end of a run, and a finished run stays as it is
+def took_s(directory: Path) -> float:
+    """Seconds that a finished run took; of one that went on from a checkpoint, those of its training."""
+    metrics = read_json(directory / runs.METRICS)
+    return max(metrics["wall_s"], metrics.get("train_s") or 0.0)
 
 
 def _like(run: dict) -> tuple:
