@@ -12,6 +12,11 @@ PIECES = re.compile(
 MATHS = re.compile(r"(\$\$.+?\$\$|(?<![\\$])\$(?=\S)[^$]*?(?<=[^\s\\])\$)", re.S)
 
 
+def line(text: object) -> str:
+    """`text` as one line without control characters, which a terminal would obey."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
 def plain(text: str) -> str:
     """Markdown of one line that shows `text` itself, whatever is in it."""
     return ACTIVE.sub(_escaped, " ".join(text.split()))

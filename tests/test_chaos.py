@@ -13,7 +13,8 @@ def alone(tmp_path_factory):
 def test_a_study_comes_out_the_same_whatever_is_killed(alone, tmp_path, number):
     expected, lasts_s = alone
     kind, (_, share) = chaos.KINDS[number], chaos.draw(1, number)
-    assert chaos.disturbed(tmp_path, kind, share * lasts_s[kind], expected) == [], f"{kind} killed at {share:.3f}"
+    moment_s, wrong = chaos.disturbed(tmp_path, kind, share * lasts_s[kind], expected)
+    assert wrong == [], f"{kind} killed after {moment_s:.2f} of {lasts_s[kind]:.1f} s"
 
 
 def test_kinds_and_moments_follow_from_the_seed():

@@ -1,5 +1,6 @@
 """Run directories from others are data: what their files say comes out as text, and leads nowhere."""
 
+import ast
 import json
 import re
 from html.parser import HTMLParser
@@ -9,9 +10,12 @@ import nbformat.v4 as nb
 import pandas as pd
 import pytest
 from nbconvert import HTMLExporter
+from notebook_cells import execute
 from report_notebooks import notebook, shown, text
+from stub_study import ROOT, Bench
 
 from lib import markup, panels, paths, progress, runs, summary
+from lib.bench import scale
 from lib.files import read_json, write_json
 from lib.findings import conclusions, settings
 from lib.report import notebook as show
@@ -288,3 +292,89 @@ def test_a_finished_run_brings_no_code(study, here):
     assert summary.parts(study) == {"stub"}
     assert not (here.root / "made").exists()
     assert spec.read("s").summary == "summary"
+
+
+EVIL = '<script>alert(1)</script> <img src=x onerror=alert(1)> `#panic("raw")`{=typst} #panic("code") @x $'
+
+
+@pytest.fixture
+def evil(tmp_path, monkeypatch):
+    """A finished study whose every text that a file of it can hold is EVIL; its plan."""
+    bench = Bench(tmp_path, notebooks=ROOT / "notebooks")
+    for name in ("RUNS", "STUDIES", "FIGURES"):
+        monkeypatch.setattr(paths, name, getattr(bench, name.lower()))
+    monkeypatch.setattr(scale, "COMPRESSIONS", [0.5, 1])
+    monkeypatch.setattr(scale, "PRUNERS", ["snip"])
+    planned = scale.make("evil", [1])
+    for number, run in enumerate(planned["runs"]):
+        folder = bench.runs / "evil" / run["id"]
+        facts = read_json(folder / runs.RUN)
+        facts["hardware"] |= {"cpu": f"{EVIL} {number}", "os": EVIL}
+        facts["versions"]["torch"] = facts["git"]["commit"] = facts["data"]["source"] = EVIL
+        facts["data"] |= {"fingerprint": f"{EVIL} {number}"}
+        write_json(folder / runs.RUN, facts)
+        metrics = {"collapsed_layers": EVIL, "connected": False, EVIL: EVIL}
+        write_json(folder / runs.METRICS, read_json(folder / runs.METRICS) | metrics)
+        layers = pd.read_csv(folder / "layers.csv")
+        layers.assign(layer=[f"{EVIL} {name}" for name in layers["layer"]]).to_csv(folder / "layers.csv", index=False)
+    failed = bench.runs / "evil" / planned["runs"][-1]["id"]
+    (failed / runs.METRICS).unlink()
+    write_json(failed / runs.ERROR, {"error": EVIL})
+    planned |= {"title": EVIL, "question": f"{EVIL} Why?"}
+    state.save(planned)
+    return planned
+
+
+def test_a_report_of_files_full_of_markup_shows_it(evil, tmp_path):
+    executed = execute("summary", {"study": "evil"}, summary.parts(evil))
+    work = tmp_path / "work"
+    work.mkdir()
+    assert typeset.pdf(executed).startswith(b"%PDF")
+    source = typeset.typst_source(executed, work)
+    page = Page(HTMLExporter(template_name="basic").from_notebook_node(executed)[0])
+    assert "script" not in page.elements
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    shown_there = page.text.count("<script>alert(1)</script>")
+    assert shown_there > 10  # title, question, gap, settings, layers of two tables
+    assert source.count('#panic("code")') + source.count('\\#panic("code")') >= 10
+
+
+def test_what_a_terminal_would_obey_is_not_printed(study, here, capsys):
+    write_json(here.runs / "s" / RUN / runs.ERROR, {"error": "E: \x1b]0;title\x07\x1b[2Jgone\r\nsecond"})
+    work = here.runs / "s" / runs.ATTEMPTS / "stub-nameb-seed1.1"
+    record = {"run": "stub-nameb-seed1", "number": 1, "host": "\x1b[31mhost", "process": 1, "born": 0.0}
+    write_json(work / attempts.ATTEMPT, record)
+    (work / attempts.BEAT).touch()
+    said = {"what": "\x1b[2J", "epoch": 1, "epochs": 2, "train_loss": 1.0, "test_top1_pct": 1.0, "left_s": 1.0}
+    write_json(work / runs.PROGRESS, said)
+    assert main(["status", "s"]) == 1
+    out = capsys.readouterr().out
+    assert "[2Jgone second" in out
+    assert "epoch 1 of 2" in out
+    assert all(c.isprintable() or c == "\n" for c in out)
+
+
+@pytest.mark.parametrize("record", [{}, {"run": RUN}, {"run": RUN, "number": 1}])
+def test_a_record_or_an_error_that_says_nothing_stops_nothing(study, here, record):
+    write_json(here.runs / "s" / runs.ATTEMPTS / f"{RUN}.1" / attempts.ATTEMPT, record)
+    write_json(here.runs / "s" / RUN / runs.ERROR, {})
+    assert [row["state"] for row in status.rows(study)] == ["failed", "waiting"]
+    assert state.gaps(study)[RUN] == "it does not say why"
+    write_json(here.runs / "s" / RUN / runs.METRICS, {"wall_s": 1.0})
+    write_json(here.runs / "s" / RUN / attempts.ATTEMPT, record)
+    assert status.rows(study)[0]["state"] == "done"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "lib").rglob("*.py")), ids=lambda path: path.stem)
+def test_no_module_runs_what_a_file_says(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        given = [ast.unparse(word) for word in node.keywords]
+        if called.rpartition(".")[0] in ("torch", "pickle", "joblib", "yaml", "np", "numpy") and called.endswith(
+            "load"
+        ):
+            assert called == "yaml.safe_load" or "weights_only=True" in given, ast.unparse(node)
+        assert called not in ("eval", "exec", "pd.read_pickle", "torch.jit.load", "pickle.loads"), ast.unparse(node)
+        assert "allow_pickle=True" not in given

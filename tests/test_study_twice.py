@@ -83,7 +83,7 @@ def test_a_driver_leaves_what_a_person_executes(here, capsys):
     person = here.start("execute", "s", RUN)
     until(lambda: here.executed() == [RUN])
     driver = here.start("run", "s", "--jobs", "2")
-    until(lambda: (here.runs / "s" / ".owner").exists())
+    until(lambda: (here.runs / "s" / ".lock.owner").exists())
     assert "1 running, 0 failed, 1 waiting" in shown(here, capsys)
     here.go.touch()
     ends = [one.communicate(timeout=PATIENCE_S) for one in (person, driver)]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from lib import paths, progress, runs
+from lib import markup, paths, progress, runs
 from lib.files import read_json, write_json
 
 TRIES = ".tries"
@@ -88,7 +88,7 @@ def alive(study: str, run: str) -> dict | None:
 def where(record: dict) -> str:
     """`host`, with the GPU and the SLURM task where there are any: `node3 GPU 1, SLURM 123_4`."""
     gpu = f" GPU {record['gpu']}" if record.get("gpu") not in (None, "") else ""
-    return f"{record['host']}{gpu}" + (f", SLURM {record['slurm']}" if record.get("slurm") else "")
+    return markup.line(f"{record['host']}{gpu}" + (f", SLURM {record['slurm']}" if record.get("slurm") else ""))
 
 
 def lost(record: dict) -> str:
@@ -155,9 +155,10 @@ def read(work: Path) -> dict | None:
     if not (work / ATTEMPT).is_file():
         return None
     try:
-        return read_json(work / ATTEMPT)
+        record = read_json(work / ATTEMPT)
     except ValueError:  # it went between the two looks
         return None
+    return record if {"run", "number", "host", "process", "born"} <= set(record) else None
 
 
 def _own(work: Path) -> dict | None:

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
-from lib import parameters, paths, runs
+from lib import markup, parameters, paths, runs
 from lib.files import read_json, write_json
 from lib.study import spec
 
@@ -61,7 +61,7 @@ def of(planned: dict, run: dict) -> str:
 
 def reason(planned: dict, run: dict) -> str:
     """Why a failed run failed, in one line."""
-    return read_json(folder(planned) / run["id"] / runs.ERROR)["error"]
+    return markup.line(read_json(folder(planned) / run["id"] / runs.ERROR).get("error", "it does not say why"))
 
 
 def gaps(planned: dict) -> dict[str, str]:
