@@ -6,6 +6,7 @@ figure for the report stands beside it.
 
 import io
 from collections.abc import Callable
+from html import escape
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -44,11 +45,11 @@ def choices(frame: pd.DataFrame, column: str) -> widgets.SelectMultiple:
 def curves(study: str) -> widgets.Widget:
     """Learning curves of the finished accuracy runs of `study`, chosen by task, method and compression."""
     if runs.in_study():  # nobody moves a control there, and the curves of half a study mislead
-        return widgets.HTML(f"Open the notebook in JupyterLab to choose among the curves of runs/{study}.")
+        return widgets.HTML(f"Open the notebook in JupyterLab to choose among the curves of runs/{escape(study)}.")
     done = runs.load(study)
     done = done[done["notebook"] == "accuracy"] if not done.empty else done
     if done.empty:
-        return widgets.HTML(f"No finished accuracy run in runs/{study} yet: run this notebook, or a study.")
+        return widgets.HTML(f"No finished accuracy run in runs/{escape(study)} yet: run this notebook, or a study.")
     done = tables.described(done)
     histories = runs.table(study, done["run"], "history")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from lib import paths, progress, runs
+from lib import markup, paths, progress, runs
 from lib.files import read_json, write_json
 
 TRIES = ".tries"
@@ -74,7 +74,7 @@ def beating(work: Path):
 def under_way(study: str) -> list[dict]:
     """The record of every attempt there is, with `alive` and `progress`, a line or None, in order of run and number."""
     folder = paths.RUNS / study / runs.ATTEMPTS
-    found = [record for work in folder.glob("[!.]*") if (record := read(work))]
+    found = [record for work in folder.glob("[!.]*") if (record := _own(work))]
     clock = _clock(folder) if found else 0.0
     for record in found:
         record["alive"] = _alive(folder, record, clock)
@@ -90,7 +90,7 @@ def alive(study: str, run: str) -> dict | None:
 def where(record: dict) -> str:
     """`host`, with the GPU and the SLURM task where there are any: `node3 GPU 1, SLURM 123_4`."""
     gpu = f" GPU {record['gpu']}" if record.get("gpu") not in (None, "") else ""
-    return f"{record['host']}{gpu}" + (f", SLURM {record['slurm']}" if record.get("slurm") else "")
+    return markup.line(f"{record['host']}{gpu}" + (f", SLURM {record['slurm']}" if record.get("slurm") else ""))
 
 
 def lost(record: dict) -> str:
@@ -149,7 +149,7 @@ def _remove_empty(folder: Path) -> None:
 
 def _of(study: str, run: str) -> list[dict]:
     folder = paths.RUNS / study / runs.ATTEMPTS
-    return [record for work in folder.glob(f"{run}.*") if (record := read(work)) and record["run"] == run]
+    return [record for work in folder.glob(f"{run}.*") if (record := _own(work)) and record["run"] == run]
 
 
 def read(work: Path) -> dict | None:
@@ -157,9 +157,16 @@ def read(work: Path) -> dict | None:
     if not (work / ATTEMPT).is_file():
         return None
     try:
-        return read_json(work / ATTEMPT)
+        record = read_json(work / ATTEMPT)
     except ValueError:  # it went between the two looks
         return None
+    return record if {"run", "number", "host", "process", "born"} <= set(record) else None
+
+
+def _own(work: Path) -> dict | None:
+    """The record of an attempt under way; None where it is not this folder's, so that none leads to another folder."""
+    record = read(work)
+    return record if record and work.name == f"{record.get('run')}.{record.get('number')}" else None
 
 
 def _name(record: dict) -> str:

@@ -86,6 +86,7 @@ def read(name: str) -> Study:
     """The study `name`; ValueError in one line for an unknown or malformed one."""
     if name in (paths.SCRATCH, paths.REFERENCE):
         raise ValueError(f"a study may not be called {name!r}: that folder of runs is taken")
+    paths.inside("study", name)
     path = paths.study(name)
     try:
         return Study.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -199,10 +200,14 @@ def _run(name: str, block: Block, values: dict, identifier: str, place: dict, ea
     given = _as_density(block.notebook, values)
     for source in sources:
         given = _inherit(block.notebook, given, earlier[source], alone=len(sources) == 1)
+    if "run_dir" in given:
+        raise ValueError(
+            f"run_dir: received {given['run_dir']!r}, allowed is nothing: each run has its folder in runs/"
+        )
     resolved = parameters.resolve(block.notebook, given)
     resolved.pop("run_dir", None)
     return {
-        "id": identifier,
+        "id": paths.inside("id of a run", identifier),
         "notebook": block.notebook,
         "parameters": resolved,
         "sources": sources,
