@@ -12,9 +12,10 @@ from zipfile import BadZipFile
 
 import torch
 
-from lib.files import replacing
+from lib.files import SAVE_NOW, replacing
 
 EVERY_S = 60.0  # at most so much work is lost; writing ResNet-20 with Adam takes hundredths of a second
+ASK_EVERY_S = 1.0  # a look at a shared folder takes up to a millisecond, and a step of training as little
 
 
 class Checkpoint:
@@ -25,7 +26,8 @@ class Checkpoint:
 
     def __init__(self, path: Path, settings: dict, parts: dict, generators: dict[str, torch.Generator]):
         self.path, self.settings, self.parts, self.generators = Path(path), settings, parts, generators
-        self.saved = time.monotonic()
+        self.saved = self.looked = time.monotonic()
+        self.asked = self._last_asked()
 
     def load(self) -> tuple | None:
         """Bring everything back and return the position that was saved with it; None without a usable file."""
@@ -49,7 +51,19 @@ class Checkpoint:
         warnings.warn(f"checkpoint {self.path} {reason}: training starts anew", RuntimeWarning, stacklevel=4)
 
     def due(self) -> bool:
-        return time.monotonic() - self.saved >= EVERY_S
+        """Whether to save now: a minute has passed, or somebody asks, by touching the file SAVE_NOW beside this one."""
+        now = time.monotonic()
+        if now - self.looked >= ASK_EVERY_S:
+            self.looked, before, self.asked = now, self.asked, self._last_asked()
+            if self.asked not in (None, before):
+                return True
+        return now - self.saved >= EVERY_S
+
+    def _last_asked(self) -> int | None:
+        try:
+            return self.path.with_name(SAVE_NOW).stat().st_mtime_ns
+        except OSError:
+            return None
 
     def save(self, position: tuple) -> None:
         """Write everything with `position` (plain values and tensors); a full disk costs the checkpoint only."""

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Beside the states of a run's trainings: its time of change is when somebody last asked for the state now.
+SAVE_NOW = "save-now"
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:

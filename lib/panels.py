@@ -6,6 +6,7 @@ figure for the report stands beside it.
 
 import io
 from collections.abc import Callable
+from html import escape
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -14,6 +15,8 @@ from IPython.display import Image, display
 from matplotlib.figure import Figure
 
 from lib import catalog, plots, runs, tables
+from lib.study import state
+from lib.study import status as statuses
 
 SCREEN_DPI = 110
 
@@ -42,11 +45,11 @@ def choices(frame: pd.DataFrame, column: str) -> widgets.SelectMultiple:
 def curves(study: str) -> widgets.Widget:
     """Learning curves of the finished accuracy runs of `study`, chosen by task, method and compression."""
     if runs.in_study():  # nobody moves a control there, and the curves of half a study mislead
-        return widgets.HTML(f"Open the notebook in JupyterLab to choose among the curves of runs/{study}.")
+        return widgets.HTML(f"Open the notebook in JupyterLab to choose among the curves of runs/{escape(study)}.")
     done = runs.load(study)
     done = done[done["notebook"] == "accuracy"] if not done.empty else done
     if done.empty:
-        return widgets.HTML(f"No finished accuracy run in runs/{study} yet: run this notebook, or a study.")
+        return widgets.HTML(f"No finished accuracy run in runs/{escape(study)} yet: run this notebook, or a study.")
     done = tables.described(done)
     histories = runs.table(study, done["run"], "history")
 
@@ -104,6 +107,20 @@ def choose(frame: pd.DataFrame, column: str, draw: Callable[[pd.DataFrame], Figu
         return draw(rows) if len(rows) else _nothing()
 
     return panel(drawn, **{column: choices(frame, column)})
+
+
+def status(study: str) -> widgets.Widget:
+    """What each run of a study that was started is now, as `python -m lib.study status` shows it, and a button."""
+    shown, again = widgets.HTML(), widgets.Button(description="look again")
+
+    def look(_=None) -> None:
+        rows = statuses.now(state.load_plan(study))
+        table = pd.DataFrame(rows).to_html(index=False, escape=True, border=0)
+        shown.value = f"{table}<p>{statuses.counts(rows)}</p>"
+
+    again.on_click(look)
+    look()
+    return widgets.VBox([again, shown])
 
 
 def _nothing() -> Figure:

@@ -1,6 +1,7 @@
 """Where everything lies: one module of absolute paths, so that no notebook does path arithmetic."""
 
 import os
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +30,21 @@ def study(name: str) -> Path:
     if name not in (known := _stems(STUDIES, "*.yaml")):
         raise ValueError(f"unknown study {name!r}: one of {', '.join(known)}")
     return STUDIES / f"{name}.yaml"
+
+
+def inside(kind: str, name: object) -> str:
+    """`name` of a study or run where it is that of one folder, which cannot lead out of RUNS; else ValueError.
+
+    Plans and records come with other people's results: letters, digits and `. _ + -` are allowed, first none of these.
+    """
+    if not is_name(name):
+        raise ValueError(f"{kind}: received {name!r}, allowed are letters, digits and . _ + - with none of these first")
+    return name
+
+
+def is_name(name: object) -> bool:
+    """Whether `inside` lets `name` pass."""
+    return isinstance(name, str) and re.fullmatch(r"[^\W_][\w.+-]*", name) is not None
 
 
 def _stems(folder: Path, pattern: str) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from lib import markup
 from lib.files import read_json, write_json
 from lib.runs import PROGRESS, Run
 
@@ -43,8 +44,8 @@ def line(state: dict) -> str:
 def of(directory: Path) -> str | None:
     """The line of the run that writes into `directory`; None before its first epoch has ended."""
     try:
-        return line(read_json(directory / PROGRESS))
-    except (ValueError, KeyError):
+        return markup.line(line(read_json(directory / PROGRESS)))
+    except (ValueError, KeyError, TypeError):  # not there, or not ours
         return None
 
 

@@ -3,6 +3,7 @@
 `metrics.json` appears by a rename when everything else is there; its existence means that the run finished.
 """
 
+import io
 import math
 import os
 import shutil
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -136,7 +138,9 @@ def _plain(value):
 def directory(source: str) -> Path:
     """The folder of the finished run `study/run`; ValueError names what is there instead."""
     folder = paths.RUNS / source
-    if source.count("/") != 1 or not (folder / METRICS).is_file():
+    if source.count("/") != 1 or not all(map(paths.is_name, source.split("/"))):
+        raise ValueError(f"no finished run {source!r}: allowed is study/run, such as quick/accuracy-seed1")
+    if not (folder / METRICS).is_file():
         study = folder.parent
         there = [d.name for d in finished(study)] if study.is_dir() and study != paths.RUNS else []
         raise ValueError(
@@ -209,12 +213,24 @@ def facts(study: str, run: str) -> dict:
 
 def table(study: str, names: Iterable[str], file: str) -> pd.DataFrame:
     """The tables `file`.csv of several runs under one another, with a first column `run`."""
-    frames = []
-    for name in names:
-        path = paths.RUNS / study / name / f"{file}.csv"
-        if path.is_file():
-            frames.append(pd.read_csv(path).assign(run=name))
-    if not frames:
+    found = ((name, paths.RUNS / study / name / f"{file}.csv") for name in names)
+    texts = [(name, path.read_text(encoding="utf-8")) for name, path in found if path.is_file()]
+    if not texts:
         return pd.DataFrame(columns=["run"])
-    joined = pd.concat(frames, ignore_index=True)
+    joined = pd.concat([_parsed(list(alike)) for _, alike in groupby(texts, key=_columns)], ignore_index=True)
     return joined[["run", *(c for c in joined if c != "run")]]
+
+
+def _columns(table: tuple[str, str]) -> tuple[str, str]:
+    """What the tables that are parsed together share; one with quoted cells, which may hold line ends, is alone."""
+    name, text = table
+    return name if '"' in text else "", text.partition("\n")[0]
+
+
+def _parsed(tables: list[tuple[str, str]]) -> pd.DataFrame:
+    """Tables of the same columns as one, with their `run`: hundreds of small ones are read in a tenth of the time."""
+    if len(tables) == 1:
+        return pd.read_csv(io.StringIO(tables[0][1])).assign(run=tables[0][0])
+    bodies = [(name, [line for line in text.split("\n")[1:] if line.strip()]) for name, text in tables]
+    lines = [tables[0][1].partition("\n")[0], *(line for _, body in bodies for line in body)]
+    return pd.read_csv(io.StringIO("\n".join(lines))).assign(run=[name for name, body in bodies for _ in body])

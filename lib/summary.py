@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from lib import networks, paths, runs, shares, tables
+from lib.markup import code
 from lib.study import reference, state
 
 # Whose runs the summary reads; by default own ones, and the reference's until there are any.
@@ -175,7 +176,7 @@ def unreported(book: SimpleNamespace, reported: set[str] = REPORTED) -> str | No
     names = sorted(set(book.everything["notebook"]) - reported)
     if not names:
         return None
-    many = f"notebook{'s' if len(names) > 1 else ''} {', '.join(f'`{name}`' for name in names)}"
+    many = f"notebook{'s' if len(names) > 1 else ''} {', '.join(code(name) for name in names)}"
     return f"This report has no section for the runs of the {many}."
 
 
@@ -229,8 +230,8 @@ def missing(book: SimpleNamespace, notebook: str) -> str | None:
     if closer(book, notebook):
         return None
     if notebook not in book.parts:
-        return f"This study does not include this part (notebook `{notebook}`)."
-    return f"**Missing:** the study has no finished run of the notebook `{notebook}`, which this section reports."
+        return f"This study does not include this part (notebook {code(notebook)})."
+    return f"**Missing:** the study has no finished run of the notebook {code(notebook)}, which this section reports."
 
 
 def read(one: SimpleNamespace, file: str) -> pd.DataFrame:
@@ -262,7 +263,7 @@ def untold(book: SimpleNamespace) -> str | None:
         names += [source for source in one.row["sources"] if source.split("/")[1] not in known]
     if not names:
         return None
-    listed = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
+    listed = ", ".join(code(name) for name in dict.fromkeys(names))
     return f"Timed but not shown, since the study has no such finished run: {listed}."
 
 

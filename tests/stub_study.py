@@ -53,6 +53,8 @@ def write_notebook(folder: Path, name: str, cells: tuple[str, ...]) -> None:
 class Bench:
     """Folders below `root`; `run` and `start` are `python -m lib.study` with them."""
 
+    program: tuple[str, ...] = ("-m", "lib.study")  # what python executes
+
     def __init__(self, root: Path, notebooks: Path | None = None):
         self.root = root
         self.runs, self.studies, self.figures = root / "runs", root / "studies", root / "figures"
@@ -69,6 +71,7 @@ class Bench:
         return (
             os.environ
             | {f"WORKBENCH_{name}": value for name, value in own.items()}
+            | {"WORKBENCH_MACHINE": str(self.root / "machine")}  # other tests' timed runs are not waited for
             | {"STUB_LOG": str(self.log), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
         )
 
@@ -77,7 +80,7 @@ class Bench:
         (self.studies / f"{study}.yaml").write_text(yaml.safe_dump(value, sort_keys=False), encoding="utf-8")
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "lib.study", *arguments]
+        command = [sys.executable, *self.program, *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.started.append(subprocess.Popen(command, cwd=ROOT, env=self.environment, **pipes))
         return self.started[-1]

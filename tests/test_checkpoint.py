@@ -1,5 +1,6 @@
 """A training that is killed and goes on equals one that was never interrupted, bit for bit."""
 
+import os
 import warnings
 
 import matplotlib.pyplot as plt
@@ -8,7 +9,7 @@ import pytest
 import torch
 from test_train import dropping, network, same, tiny
 
-from lib import catalog, checkpoint, compiling, masks, paths, pruners, runs, train
+from lib import catalog, checkpoint, compiling, files, masks, paths, pruners, runs, train
 
 RECIPE = {"epochs": 3, "batch": 16, "seed": 4, "lr_schedule": "steps", "lr_drops": (1,), "lr": 0.01}
 
@@ -36,6 +37,39 @@ def kill_after(monkeypatch, steps: int) -> None:
         original(totals, *values)
 
     monkeypatch.setattr(train._Totals, "add", add)
+
+
+def test_somebody_asks_for_the_state(tmp_path, monkeypatch):
+    """Once for each time that the file beside it is touched, and what was asked of an earlier start does not count."""
+    monkeypatch.setattr(checkpoint, "ASK_EVERY_S", 0.0)
+    asked = tmp_path / files.SAVE_NOW
+    asked.touch()
+    state = checkpoint.Checkpoint(tmp_path / "state.pt", {}, {}, {})
+    assert not state.due()
+    for second in (1, 2):
+        os.utime(asked, (second, second))
+        assert state.due()
+        state.save((second,))
+        assert not state.due()
+    asked.unlink()
+    assert state.load() == (2,)
+
+
+def test_a_training_that_is_asked_saves_before_its_next_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "ASK_EVERY_S", 0.0)
+    file = tmp_path / "state.pt"
+    original = train._Totals.add
+
+    def add(totals, *values):
+        if file.is_file():
+            raise Killed
+        (tmp_path / files.SAVE_NOW).touch()
+        original(totals, *values)
+
+    monkeypatch.setattr(train._Totals, "add", add)
+    with pytest.raises(Killed):
+        train.train(network(), tiny(), checkpoint=file, **RECIPE)
+    assert file.is_file()
 
 
 def untimed(rows: list[dict]) -> list[dict]:

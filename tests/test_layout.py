@@ -16,7 +16,7 @@ from lib import catalog, parameters, paths
 ROOT = paths.ROOT
 NEUTRAL = {"catalog", "files", "rates", "rounds", "widths"}
 RECORD = {
-    "command", "findings", "machine", "networks", "panels", "panels_trace", "parameters", "paths", "plots",
+    "command", "findings", "machine", "markup", "networks", "panels", "panels_trace", "parameters", "paths", "plots",
     "plots_collapse", "plots_conservation", "plots_levels", "plots_pipeline", "plots_quantisation", "plots_repeated",
     "plots_runtimes", "plots_sensitivity", "plots_structures", "plots_trace", "progress", "report", "runs", "shares",
     "study", "summary", "tables", "traces",

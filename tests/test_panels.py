@@ -10,6 +10,7 @@ import pytest
 from frames import bars, layers, run
 
 from lib import files, panels, paths, plots, runs
+from lib.study import state
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +104,17 @@ def test_curves_of_the_finished_runs(tmp_path, monkeypatch, pictures):
     control(panel, "compression").value = (1.0,)
     assert len(pictures) == 3
     assert len(set(pictures)) == 3
+
+
+def test_status_of_a_study_is_text_and_follows(here):
+    here.write("s", {"notebook": "stub", "grid": {"name": ["a", "b"]}})
+    planned = state.plan("s")
+    state.save(planned)
+    panel = panels.status("s")
+    button, shown = panel.children
+    assert "2 waiting" in shown.value
+    files.write_json(here.runs / "s" / planned["runs"][0]["id"] / runs.ERROR, {"error": "<script>no</script>"})
+    button.click()
+    assert "1 failed, 1 waiting" in shown.value
+    assert "&lt;script&gt;" in shown.value
+    assert "<script>" not in shown.value

@@ -135,6 +135,27 @@ def test_tables_under_one_another(here):
     assert runs.table("s", ["x"], "absent").empty
 
 
+def test_many_tables_are_those_read_one_by_one(here):
+    """Of the same columns and others, with none, with cells that hold commas, quotes and line ends."""
+    made = {
+        "a": [{"n": 1, "text": "x", "part": 0.5, "flag": True}],
+        "b": [{"n": 2, "text": "y", "part": None, "flag": False}, {"n": 3, "text": None, "part": 2.0, "flag": True}],
+        "c": [{"n": 4, "text": 'one,"two"\nthree', "part": 1.0, "flag": True}],
+        "d": [{"n": 5, "text": "-", "part": 1.0, "flag": True}],
+        "e": pd.DataFrame(columns=["n", "text", "part", "flag"]),
+        "f": [{"n": 6, "other": 1}],
+        "g": [{"n": 7, "text": "z", "part": 1.0, "flag": False}] * 3,
+    }
+    for name, rows in made.items():
+        finished("s", name, tables={"rows": rows})
+    order = ["b", "a", "c", "d", "e", "g", "f"]
+    alone = [pd.read_csv(here.runs / "s" / name / "rows.csv").assign(run=name) for name in order]
+    wanted = pd.concat([frame for frame in alone if len(frame)], ignore_index=True)
+    frame = runs.table("s", order, "rows")
+    pd.testing.assert_frame_equal(frame[wanted.columns], wanted)
+    assert list(frame.columns)[0] == "run"
+
+
 def test_directory_of_a_source(here):
     finished("s", "x", name="q")
     assert runs.directory("s/x") == here.runs / "s" / "x"

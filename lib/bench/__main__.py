@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lib import machine, paths
-from lib.bench import fixed, passes, plans, scoring, table, training
+from lib.bench import fixed, passes, plans, scale, scoring, table, training
 from lib.bench.turns import Program
 from lib.command import Parser, interruptible
 
 CODES = "Exit code: 0 all measured, 1 something failed, 2 bad option, 130 interrupted."
-SECTIONS = ("training", "inference", "pruning", "fixed", "epochs", "quick")
-LONG = ("pruning", "quick")  # in the short mode only where --only names them
+SECTIONS = ("training", "inference", "pruning", "fixed", "epochs", "quick", "scale")
+LONG = ("pruning", "quick", "scale")  # in the short mode only where --only names them
 STUDIES = ("cos568", "cos568-small", "quick")
 
 # `rounds` of segments of about `segment_s` for training, `repeats` of passes for inference; see measure() of each
@@ -24,14 +24,14 @@ SHORT = {
     "short": True, "training": [("cifar10", "resnet20"), ("mnist", "fc")], "inference": [("cifar10", "resnet20")],
     "rounds": 3, "segment_s": 1.5, "graph": False, "transforms": 256,
     "repeats": 3, "test_images": 768, "train_steps": 12, "fresh": False,
-    "score_repeats": 1, "rounds_repeats": 0, "plain_runs": 1, "study_runs": 3,
+    "score_repeats": 1, "rounds_repeats": 0, "plain_runs": 1, "study_runs": 3, "scale_seeds": scale.SEEDS,
 }  # fmt: skip
 VGG = [("cifar10", "vgg16-bn")]
 FULL = {
     "short": False, "training": [*SHORT["training"], *VGG], "inference": SHORT["inference"],
     "rounds": 7, "segment_s": 10.0, "graph": True, "transforms": 1_000,
     "repeats": 7, "test_images": 10_000, "train_steps": 60, "fresh": True,
-    "score_repeats": 5, "rounds_repeats": 1, "plain_runs": 5, "study_runs": 9,
+    "score_repeats": 5, "rounds_repeats": 1, "plain_runs": 5, "study_runs": 9, "scale_seeds": scale.SEEDS,
 }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "--short",
         action="store_true",
         help="two minutes: fewer and shorter rounds, no VGG-16, no compiled training step on a CPU, no second process "
-        "of the baseline, and pruning and the study quick only where --only names them",
+        "of the baseline, and pruning, the study quick and scale only where --only names them",
     )
     made.add_argument(
         "--only",
@@ -57,7 +57,8 @@ def parser() -> argparse.ArgumentParser:
         help="some of: training (an epoch against the baseline), inference (passes over the test images against the "
         "baseline), pruning (what scores, ranking and histograms of VGG-16 cost, and the memory of scoring and "
         "training), fixed (what a run costs besides its compute), epochs (that studies train, counted), quick (wall "
-        "time of that whole study); default: all",
+        "time of that whole study), scale (plan, status and report of a study of 500 runs, and wall times on more "
+        "slots, on paper); default: all",
     )
     made.add_argument(
         "--out",
@@ -100,6 +101,8 @@ def run(sections: tuple[str, ...], scratch: Path, size: dict) -> Findings:
         found.add("study quick", lambda: (fixed.whole("quick", scratch / "quick"), []))
     elif "fixed" in sections and size["short"]:
         found.rows.append(fixed.skipped("quick"))
+    if "scale" in sections:
+        found.add("study of 500 runs", lambda: scale.measure(scratch / "scale", size))
     if "epochs" in sections:
         found.add("epochs of the studies", lambda: (plans.rows(STUDIES), []))
     found.errors += [

@@ -8,13 +8,15 @@ import sys
 import time
 
 from lib.study import state
-from lib.study.execute import run_study
+from lib.study.execute import Watch, run_study
 
 
 def main(name: str) -> int:
     starts: dict[str, float] = {}
     planned = state.plan(name)
-    errors = run_study(planned, 1, lambda run: starts.__setitem__(run["id"], time.time()))
+    watch = Watch()
+    watch.started = lambda run: starts.__setitem__(run["id"], time.time())
+    errors = run_study(planned, [None], watch)
     for run, error in errors.items():
         print(f"{run}: {error}", file=sys.stderr)
     print(json.dumps(starts))

@@ -182,4 +182,15 @@ SECTIONS = {
             "ratio": _value("ratio", unit=" x"),
         },
     ),
+    "scale": (
+        "Scale",
+        "Seconds, and how many times as quick as on one slot.",
+        {
+            "what": _plain("task"),
+            "form": _plain("form"),
+            "seconds": _spread(1.0),
+            "against one slot": _value("ratio", unit=" x"),
+            "target": _target,
+        },
+    ),
 }

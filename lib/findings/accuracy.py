@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from lib import shares, tables
+from lib.markup import code
 
 # Sentences call a difference clear when it exceeds this many standard errors of the difference.
 CLEAR = 2.0
@@ -177,7 +178,7 @@ def collapses(done: pd.DataFrame, compressions: Iterable[float]) -> list[str]:
         if not names:
             continue
         rest = "a path from input to output remains" if run["connected"] else "no input reaches the output any more"
-        layers = ", ".join(f"`{n.removesuffix('.weight')}`" for n in names)
+        layers = ", ".join(code(n.removesuffix(".weight")) for n in names)
         said.append(
             f"{run['method']} at {run['at']} on {run['task']} (seed {run['seed']}) leaves "
             f"{len(names)} layer{'s' if len(names) > 1 else ''} without a weight: {layers}; {rest}."

@@ -9,6 +9,7 @@ import pandas as pd
 from lib import shares, tables
 from lib.findings import settings
 from lib.findings.accuracy import CLEAR, standard_error
+from lib.markup import code
 
 CELL = ["task", "compression", "method"]
 # Parameters that say which cell a run belongs to or which run of it, not how it was trained.
@@ -217,7 +218,7 @@ def _unrecorded(own: SimpleNamespace) -> str | None:
         {name for run in book.done["run"] for name in book.facts[run]["parameters"]} for book in (own, own.beside)
     )
     names = sorted(mine ^ other)
-    return f"Recorded on one side only, so not compared: {', '.join(f'`{n}`' for n in names)}." if names else None
+    return f"Recorded on one side only, so not compared: {', '.join(code(n) for n in names)}." if names else None
 
 
 def _versions(own: SimpleNamespace) -> str | None:

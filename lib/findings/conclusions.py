@@ -5,19 +5,20 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from lib import catalog, shares, tables
+from lib import catalog, markup, shares, tables
 from lib.findings import cost
 
 
 def title(book: SimpleNamespace, more: Sequence[str] = ()) -> str:
     """Title block in Markdown: title, question, byline, and an abstract where there is something to say.
 
-    `more` are sentences for the end of the abstract.
+    The title is text as it stands in the study's file, the question Markdown. `more` are sentences
+    for the end of the abstract.
     """
     question, rest = _split(book.question)
     said = [text for text in (rest, _subject(book.involved), *_best(book), *_robust(book), *more) if text]
     abstract = [f"**Abstract.** {' '.join(said)}"] if said else []
-    return "\n\n".join([f"# {book.title}", f"*{question}*", _byline(book), *abstract])
+    return "\n\n".join([f"# {markup.plain(book.title)}", f"*{question}*", _byline(book), *abstract])
 
 
 def _byline(book) -> str:

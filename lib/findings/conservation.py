@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from lib import catalog, shares, tables
+from lib import catalog, markup, shares, tables
 from lib.findings import settings as common
 
 SALIENCY = "saliency"  # dL/dw * w, of which SNIP takes the absolute value
@@ -278,7 +278,7 @@ def title(book: SimpleNamespace, looked: dict[str, SimpleNamespace], said: list[
     total = len(book.everything) + len(book.gaps)
     whose = "Reference results of study" if book.reference else "Study"
     byline = f"{whose} {book.name}, {len(book.everything)} of {total} runs finished: {', '.join(looked) or 'none'}"
-    return f"# {book.title}\n\n*{book.question}*\n\n{byline}\n\n**Abstract.** {' '.join(said)}"
+    return f"# {markup.plain(book.title)}\n\n*{book.question}*\n\n{byline}\n\n**Abstract.** {' '.join(said)}"
 
 
 def about(name: str, figure: str, said: list[str]) -> list[str]:

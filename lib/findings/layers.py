@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from lib.markup import code
+
 
 def parts(layers: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Weights, kept and density of each named layer, and of all of them together in a last row."""
@@ -34,7 +36,9 @@ def block(layers: pd.DataFrame, names: list[str]) -> str | None:
     if len(table) < 2:
         return None
     overall = 100 * layers["kept"].sum() / layers["weights"].sum()
-    each = ", ".join(f"{row['density_pct']:.1f} % of `{n.removesuffix('.weight')}`" for n, row in table[:-1].iterrows())
+    each = ", ".join(
+        f"{row['density_pct']:.1f} % of {code(n.removesuffix('.weight'))}" for n, row in table[:-1].iterrows()
+    )
     together = table.loc["together", "density_pct"]
     if abs(together - overall) < 0.05:
         side = f"as much as of the whole network ({overall:.1f} %)"
@@ -48,9 +52,10 @@ def extremes(layers: pd.DataFrame) -> str | None:
     if len(layers) < 2:
         return None
     most, least = layers.loc[layers["density"].idxmax()], layers.loc[layers["density"].idxmin()]
+    full, empty = (code(row["layer"].removesuffix(".weight")) for row in (most, least))
     return (
-        f"The fullest layer is `{most['layer'].removesuffix('.weight')}` ({most['density']:.1%} of {most['weights']:,} "
-        f"weights kept), the emptiest `{least['layer'].removesuffix('.weight')}` ({least['density']:.1%} of "
+        f"The fullest layer is {full} ({most['density']:.1%} of {most['weights']:,} "
+        f"weights kept), the emptiest {empty} ({least['density']:.1%} of "
         f"{least['weights']:,})."
     )
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from lib import shares
 from lib.findings.accuracy import CLEAR, difference, standard_error
+from lib.markup import code
 
 FALL = 1.0  # points below the dense network that count as a fall
 
@@ -111,7 +112,7 @@ def collapse(rows: pd.DataFrame) -> str | None:
     names = empty[first.name]
     rest = "a path from input to output remains" if first["connected"] else "no input reaches the output any more"
     many = f"{len(names)} layers have" if len(names) > 1 else "1 layer has"
-    return f"From {_level(first)}, on, {many} no weight: {', '.join(f'`{name}`' for name in names)}; {rest}."
+    return f"From {_level(first)}, on, {many} no weight: {', '.join(code(name) for name in names)}; {rest}."
 
 
 def _verdict(a: pd.Series, b: pd.Series, images: int) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lib import runs, summary, tables
 from lib.findings.accuracy import CLEAR, difference
+from lib.markup import code, plain
 
 SHORT = {
     "pretrained": "trained", "prune_weights": "weights pruned", "prune_activations": "activations pruned",
@@ -151,7 +152,7 @@ def last_layers(book: SimpleNamespace, chain: SimpleNamespace) -> SimpleNamespac
 def gaps(chain: SimpleNamespace) -> str | None:
     """Which stages are missing, and why; what is said of a chain is said of the others."""
     said = [
-        f"stage {stage.number} ({stage.short}; `{run}`: {why})"
+        f"stage {stage.number} ({stage.short}; {code(run)}: {plain(why)})"
         for stage in chain.stages
         for run, why in stage.gaps.items()
     ]

@@ -7,6 +7,7 @@ import pandas as pd
 
 from lib.findings.accuracy import CLEAR
 from lib.findings.pipeline import PARTS, anyway, change, entered, finished, mean, steps, sure
+from lib.markup import code
 
 BACK = "brought_back"  # metric of a stage with a source: weights kept that the source had removed
 LOSSLESS = 1e-6  # relative difference of a test loss: the same numbers, summed in another order
@@ -267,17 +268,17 @@ def by_layer(layers: pd.DataFrame) -> str:
     """
     share = 100 * layers["kept"] / layers["weights"]
     large, bytes_ = layers["bytes"].idxmax(), 100 * layers["bytes"].max() / layers["bytes"].sum()
-    said = f"`{layers['layer'][large]}` takes {bytes_:.1f} % of the bytes of all layers."
+    said = f"{code(layers['layer'][large])} takes {bytes_:.1f} % of the bytes of all layers."
     if share.max() - share.min() < 0.5:
         said += f" Every layer keeps about {share.mean():.0f} % of its weights."
     else:
         low, high = share.idxmin(), share.idxmax()
         said += (
-            f" Most is kept of `{layers['layer'][high]}` ({share[high]:.1f} %), least of `{layers['layer'][low]}` "
-            f"({share[low]:.1f} %)."
+            f" Most is kept of {code(layers['layer'][high])} ({share[high]:.1f} %), "
+            f"least of {code(layers['layer'][low])} ({share[low]:.1f} %)."
         )
     empty = layers.loc[layers["kept"] == 0, "layer"]
-    return f"{said} **No weight is left** in {', '.join(f'`{name}`' for name in empty)}." if len(empty) else said
+    return f"{said} **No weight is left** in {', '.join(code(name) for name in empty)}." if len(empty) else said
 
 
 def points_of(points: float) -> str:

@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from lib.markup import code
+
 MB = 1e6  # bytes
 BUSY = 1.5  # upper over lower quartile of the ratio of two passes from which on it says nothing
 SAME = 0.05  # ratios nearer to 1 are called equal
@@ -162,7 +164,7 @@ def collapse(table: pd.DataFrame) -> str | None:
     return (
         f"**From iteration {first['iteration']} ({first['sparsity_pct']:.2f} %) on {len(names)} "
         f"layer{'s have' if len(names) > 1 else ' has'} no weight left** "
-        f"({', '.join(f'`{name}`' for name in names)}): {rest}. Their scores are lower than those of the other layers, "
+        f"({', '.join(code(name) for name in names)}): {rest}. Their scores are lower than those of the other layers, "
         "and one ranking over all of them removes them first."
     )
 

@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from lib.findings.accuracy import CLEAR, standard_error
+from lib.markup import code
 
 
 def allowed(rows: pd.DataFrame, images: int) -> float:
@@ -58,13 +59,13 @@ def sentences(rows: pd.DataFrame, images: int) -> list[str]:
             continue
         worst, best = part.loc[part["cost_points"].idxmax()], part.loc[part["cost_points"].idxmin()]
         said.append(
-            f"Without {worst['highest_pct']:g} % of its {kind} alone, `{worst['layer']}` leaves the lowest accuracy "
-            f"({_change(worst)}; no clear loss up to {worst['tolerated_pct']:g} %) and `{best['layer']}` the highest "
-            f"({_change(best)}; up to {best['tolerated_pct']:g} %)."
+            f"Without {worst['highest_pct']:g} % of its {kind} alone, {code(worst['layer'])} leaves the lowest "
+            f"accuracy ({_change(worst)}; no clear loss up to {worst['tolerated_pct']:g} %) and "
+            f"{code(best['layer'])} the highest ({_change(best)}; up to {best['tolerated_pct']:g} %)."
         )
         first, last = part.iloc[0], part.iloc[-1]
-        ends = [f"the first of these layers, `{first['layer']}`, it is {_change(first)}"]
-        ends.append(f"without that of the last, `{last['layer']}`, {_change(last)}")
+        ends = [f"the first of these layers, {code(first['layer'])}, it is {_change(first)}"]
+        ends.append(f"without that of the last, {code(last['layer'])}, {_change(last)}")
         said.append(f"Without that share of {' and '.join(ends)}.")
     if said:
         said.append(

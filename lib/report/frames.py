@@ -25,7 +25,7 @@ def style(frame):
     )
     for axis, index in ((0, frame.index), (1, frame.columns)):
         for level in range(index.nlevels):
-            styler = styler.format_index(label, axis=axis, level=level)
+            styler = styler.format_index(label, axis=axis, level=level, escape="html")
     if plain(frame.index):
         styler = styler.hide(axis="index")
     return styler.hide(axis="columns", names=True) if any(frame.columns.names) else styler
@@ -44,7 +44,7 @@ def formatter(column, grouped=False):
     if pd.api.types.is_bool_dtype(column):
         return lambda value: "yes" if value else "no"
     if not pd.api.types.is_numeric_dtype(column):
-        return lambda value: number(value, "g") if isinstance(value, float) else value
+        return lambda value: number(value, "g") if isinstance(value, float) else words(value)
     largest = _largest(column)
     spec = f".{_decimals(column, largest)}f" if largest == 0 or largest >= 1e-4 else f".{DIGITS - 2}e"
     return lambda value: number(value, f",{spec}" if grouped else spec)
@@ -74,7 +74,16 @@ def label(value):
     """A row's or column's name: floats without trailing zeros, missing ones empty."""
     if isinstance(value, float):
         return "" if math.isnan(value) else format(value, "g").replace("-", "−")
-    return heading(value) if isinstance(value, str) else value
+    return words(heading(value)) if isinstance(value, str) else value
+
+
+def words(value):
+    """Text of a cell, already escaped for HTML, in which dollars and backslashes begin no maths; others as they are."""
+    return re.sub(r"[$\\]", _apart, value) if isinstance(value, str) else value
+
+
+def _apart(match):
+    return f"<span>&#{ord(match[0])};</span>"
 
 
 def heading(name):

@@ -12,6 +12,7 @@ from IPython.display import Markdown, display
 from matplotlib import font_manager
 from matplotlib import pyplot as plt
 
+from lib import markup
 from lib.files import replacing
 from lib.report import css, fonts, frames
 from lib.report.markdown import LABEL
@@ -50,7 +51,7 @@ def figure(fig, label, caption, folder=None, vector=True):
     stay lines in the report; False for pictures of many thousand points (a bitmap of 220 dots an inch). ValueError:
     label or caption unfit. A label used twice stops the export, not this call: a cell may run again.
     """
-    _check(label, caption, "fig-")
+    caption = _check(label, caption, "fig-")
     box = _lay_out(fig)
     screen = _drawn(fig, box, "png", dpi=SCREEN_DPI if vector else PAGE_DPI)
     data = {"image/png": base64.b64encode(screen).decode(), "text/plain": caption}
@@ -72,7 +73,7 @@ def table(frame_or_styler, label, caption, folder=None):
     bold cells survive). folder: also write the data, unformatted, as <label>.csv there. ValueError: label or caption
     unfit.
     """
-    _check(label, caption, "tbl-")
+    caption = _check(label, caption, "tbl-")
     styler = frame_or_styler if hasattr(frame_or_styler, "to_html") and hasattr(frame_or_styler, "data") else None
     styler = frames.style(frame_or_styler) if styler is None else styler
     if folder is not None:
@@ -90,18 +91,23 @@ def style(frame):
 
 
 def say(sentences):
-    """Show Markdown: a text, or sentences that become one paragraph. Empty ones and None are left out."""
+    """Show Markdown: a text, or sentences that become one paragraph. Empty ones and None are left out.
+
+    HTML in it is shown as text: sentences hold names and words of files that others may have written.
+    """
     parts = [sentences] if isinstance(sentences, str) else list(sentences or ())
     text = " ".join(part.strip() for part in parts if part and part.strip())
     if text:
-        display(Markdown(text))
+        display(Markdown(markup.without_html(text)))
 
 
 def _check(label, caption, prefix):
+    """The caption as it is shown: one paragraph, its HTML as text."""
     if not (isinstance(label, str) and label.startswith(prefix) and LABEL.fullmatch(label)):
         raise ValueError(f"label {label!r}: it must be {prefix} and then letters, digits, - or _")
     if not (isinstance(caption, str) and caption.strip()):
         raise ValueError(f"caption {caption!r} of {label}: it must be a sentence")
+    return markup.without_html(" ".join(caption.split()))
 
 
 def _lay_out(fig):

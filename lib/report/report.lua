@@ -18,7 +18,14 @@ local function complain(message) io.stderr:write(message .. "\n") end
 local function html_block(el)                 -- outputs in HTML, and HTML in Markdown cells
   if el.format == "html" then return pandoc.read(el.text, "html+tex_math_dollars").blocks end
 end
+-- Typst of our own is the centred picture of markdown.py: in other people's Markdown it is text.
+local OURS = '^#align%(center, image%("picture%d+%.%a+"%)%)%s*$'
+local function raw_block(el)
+  if el.format == "typst" and not el.text:match(OURS) then return pandoc.CodeBlock(el.text) end
+  return html_block(el)
+end
 local function raw_inline(el)
+  if el.format == "typst" then return pandoc.Code(el.text) end
   if el.format == "tex" and el.text:match("^\\begin{") then   -- \begin{align} without dollars
     return pandoc.Math("DisplayMath", el.text)
   elseif el.format == "html" and el.text:match("^<br%s*/?>") then
@@ -40,12 +47,21 @@ local function delimiters(m)
   return m
 end
 
+local function harmless(el)                   -- pandoc copies typst:... attributes into its code, and identifiers into labels
+  local names = {}
+  for name in pairs(el.attributes) do if name:match("^typst") then names[#names + 1] = name end end
+  for _, name in ipairs(names) do el.attributes[name] = nil end
+  if not el.identifier:match("^[%w%-_.:\128-\255]*$") then el.identifier = "" end
+  return el
+end
+
 local function rule() return pandoc.RawBlock("typst", "#align(center, line(length: 50%, stroke: hair))") end
 
 -- Pictures named in Markdown cells ----------------------------------------------------------------------------------------
 
 local function picture(img)
-  if img.src:match("^https?:") then           -- nothing is fetched: the page must not depend on the network
+  local scheme = img.src:lower():match("^(%a[%w+.-]+):") or img.src:match("^//")
+  if scheme and scheme ~= "data" then         -- nothing is fetched: the page must not depend on the network
     return #img.caption > 0 and img.caption or pandoc.Str(img.src)
   end
   if img.src:match("^picture%d+%.%a+$") then return end   -- written by markdown.py
@@ -113,8 +129,8 @@ local function paint(c)                       -- a cell's style attribute as Typ
   local s = css(c.attributes.style)
   local fill, ink = s["background-color"] or "", s.color or ""
   c.attributes, c.identifier, c.classes = {}, "", {}
-  if fill:match("^#") then c.attributes["typst:fill"] = 'rgb("' .. fill .. '")' end
-  if ink:match("^#") and ink ~= "#000000" then c.attributes["typst:text:fill"] = 'rgb("' .. ink .. '")' end
+  if fill:match("^#%x+$") then c.attributes["typst:fill"] = 'rgb("' .. fill .. '")' end
+  if ink:match("^#%x+$") and ink ~= "#000000" then c.attributes["typst:text:fill"] = 'rgb("' .. ink .. '")' end
   if s["font-weight"] == "bold" or (tonumber(s["font-weight"]) or 0) >= 600 then
     c.contents = wrapped(c.contents, strong)
   end
@@ -391,6 +407,10 @@ local function anchor(s)                      -- <span id="ref-x"></span>
   if #s.content == 0 and s.identifier ~= "" then return pandoc.RawInline("typst", "#metadata(none)<" .. s.identifier .. ">") end
 end
 
-return { { RawBlock = html_block, RawInline = raw_inline, HorizontalRule = rule }, { Math = delimiters, Image = picture }, { Div = captioned },
+local marked = { Span = harmless, Div = harmless, Header = harmless, Table = harmless, Figure = harmless, Code = harmless,
+                 CodeBlock = harmless, Link = harmless, Image = harmless }
+
+return { { RawBlock = raw_block, RawInline = raw_inline }, marked, { HorizontalRule = rule },
+  { Math = delimiters, Image = picture }, { Div = captioned },
   { Table = tidy }, { Pandoc = document },
   { Header = see_header, Table = see, Figure = see, Span = see_span, Math = see_math }, { Link = refer, Span = anchor } }

@@ -1,20 +1,24 @@
-"""Command line: python -m lib.study run|report|status|keep|list."""
+"""Command line: python -m lib.study run|report|status|keep|execute|list."""
 
 import argparse
 import sys
 import time
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from lib import paths, runs
+from lib import paths
 from lib.command import Parser, interruptible
-from lib.files import read_json
 from lib.progress import duration
-from lib.study import beforehand, reference, state
+from lib.study import attempts, beforehand, cluster, reference, spec, state
+from lib.study import status as statuses
+from lib.study.cluster import Cluster
 
 TELL_EVERY_S = 60.0
+WATCH_S = 2.0
 
 CODES = "Exit code: 0 all done, 1 a run or the report failed or is missing, 2 bad input, 130 interrupted."
 
@@ -28,7 +32,12 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = _command(commands, "run", "execute what is missing of a study; finished runs are never done again")
     run.add_argument("--jobs", type=_positive, metavar="N", help="runs at once (default: half the cores, at least 2)")
+    run.add_argument(
+        "--per-gpu", type=_positive, metavar="K", help="runs at once on each GPU (default: as many as fit)"
+    )
     run.add_argument("--report", action="store_true", help="then make the report, gaps marked")
+    run.add_argument("--engine", choices=["local", "slurm"], default="local", help="this machine, or a cluster's SLURM")
+    _cluster_options(run)
     report = _command(commands, "report", "make figures/NAME/report.pdf from the finished runs, gaps marked")
     report.add_argument(
         "--from",
@@ -36,10 +45,32 @@ def parser() -> argparse.ArgumentParser:
         choices=[paths.REFERENCE],
         help="instead from the results that come with the workbench, as figures/reference/NAME/report.pdf",
     )
-    _command(commands, "status", "show each run of a study: done, running and how far, failed and why, or waiting")
+    shown = _command(
+        commands, "status", "show each run of a study: done, running and how far, failed and why, or waiting"
+    )
+    shown.add_argument("--watch", action="store_true", help="again every few seconds, until Ctrl-C or all is done")
+    one = _command(commands, "execute", "execute single runs of a study here and now, as every engine does")
+    one.add_argument("run", nargs="+", metavar="RUN", help="ids, as status shows them")
+    one.add_argument("--threads", type=_positive, metavar="N", help="cores that a run computes with (default: all)")
     _command(commands, "keep", "copy the finished runs, without their weights, to runs/reference/NAME")
     commands.add_parser("list", help="show the studies there are", epilog=CODES)
     return main
+
+
+def _cluster_options(run: argparse.ArgumentParser) -> None:
+    asked = run.add_argument_group("with --engine slurm", "also in the study file or in a file of yours: see README")
+    asked.add_argument("--detach", action="store_true", help="submit and leave; status and another run follow it")
+    asked.add_argument("--partition", help="part of the cluster")
+    asked.add_argument("--gres", help="such as gpu:1")
+    asked.add_argument("--time", help="limit of a task, such as 01:30:00; what needs more is requeued and goes on")
+    asked.add_argument("--mem", help="such as 8G")
+    asked.add_argument("--cpus", type=_positive, metavar="N", help="cores of a task")
+    asked.add_argument("--account", help="who pays")
+    asked.add_argument("--qos", help="quality of service")
+    asked.add_argument("--constraint", help="features that a node must have")
+    asked.add_argument("--array-limit", type=_positive, metavar="N", help="tasks of an array at once")
+    asked.add_argument("--setup", action="append", metavar="LINE", help='shell line before a task: "module load ..."')
+    asked.add_argument("--group", type=_positive, metavar="N", help="runs in one task (default: by known times)")
 
 
 def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
@@ -65,10 +96,44 @@ def _whole(text: str, least: int) -> int:
     return int(text)
 
 
-def run(planned: dict, jobs: int | None, report: bool, console: Console) -> int:
-    from lib.study.execute import default_jobs, run_study, warm  # papermill takes 2 s to import: not for --help
+def _given(given: argparse.Namespace) -> dict:
+    """The cluster options of the command line that were said."""
+    names = (*Cluster.model_fields, "detach")
+    return {name: value for name in names if (value := getattr(given, name)) not in (None, False)}
 
-    jobs = jobs or default_jobs()
+
+def run_on_slurm(planned: dict, given: argparse.Namespace, console: Console) -> int:
+    from lib.study import slurm
+
+    said = _given(given)
+    detach = said.pop("detach", False)
+    for name in ("jobs", "per_gpu", *(["report"] if detach else [])):
+        if getattr(given, name):
+            allowed = "without --detach" if name == "report" else "with --engine local"
+            raise ValueError(f"--{name.replace('_', '-')} goes {allowed} only: leave it out")
+    options = cluster.options(spec.read(planned["study"]).cluster, said)
+    missing = [r for r in planned["runs"] if state.of(planned, r) != "done"]
+    done = len(planned["runs"]) - len(missing)
+    console.print(f"Study {planned['study']}: {len(planned['runs'])} runs, {done} done, {len(missing)} to do.")
+    beforehand.check(missing)
+    try:
+        with _progress(console) as bar:
+            task = bar.add_task("starting", total=len(planned["runs"]), completed=done, left="")
+            watch = _Watch(planned, missing, options.array_limit, console, bar, task)
+            errors = slurm.run_study(planned, options, watch, detach)
+    except KeyboardInterrupt:
+        console.print("What SLURM has goes on; scancel ends it, and another run picks it up.")
+        raise
+    if detach and not errors:
+        console.print(f"python -m lib.study status {planned['study']} shows them, another run follows them.")
+        return 0
+    return max(_say_errors(planned, errors, console), make_report(planned, console) if given.report else 0)
+
+
+def run(planned: dict, jobs: int | None, per_gpu: int | None, report: bool, console: Console) -> int:
+    from lib.study.execute import run_study, slots, warm  # papermill takes 2 s to import: not for --help
+
+    places = slots(jobs, per_gpu)
     state.check(planned)
     missing = [r for r in planned["runs"] if state.of(planned, r) != "done"]
     done = len(planned["runs"]) - len(missing)
@@ -77,14 +142,18 @@ def run(planned: dict, jobs: int | None, report: bool, console: Console) -> int:
     with warm(len(missing)) as nursery:
         with _progress(console) as bar:
             task = bar.add_task("starting", total=len(planned["runs"]), completed=done, left="")
-            watch = _Watch(planned, missing, jobs, console, bar, task)
-            told = (watch.started, watch.ended, watch.waits, watch.tick)
-            errors = run_study(planned, jobs, *told, nursery) if missing else {}
-        for identifier, error in errors.items():
-            console.print(f"failed: {identifier}: {error}", style="red", markup=False, highlight=False)
-        if errors:
-            console.print(f"{len(errors)} of {len(planned['runs'])} runs failed; start again to try them again.")
-        return max(int(bool(errors)), make_report(planned, console, nursery) if report else 0)
+            watch = _Watch(planned, missing, len(places), console, bar, task)
+            errors = run_study(planned, places, watch, nursery) if missing else {}
+        failed = _say_errors(planned, errors, console)
+        return max(failed, make_report(planned, console, nursery) if report else 0)
+
+
+def _say_errors(planned: dict, errors: dict[str, str], console: Console) -> int:
+    for identifier, error in errors.items():
+        console.print(f"failed: {identifier}: {error}", style="red", markup=False, highlight=False)
+    if errors:
+        console.print(f"{len(errors)} of {len(planned['runs'])} runs failed; start again to try them again.")
+    return int(bool(errors))
 
 
 class _Watch:
@@ -113,10 +182,21 @@ class _Watch:
         count = f"[{len(self.planned['runs']) - len(self.open)}/{len(self.planned['runs'])}]"
         self.console.print(f"{count} {run['id']}: {verdict}{self._left()}", markup=False, highlight=False)
 
+    def tried(self, run: dict, error: str) -> None:
+        self.running.pop(run["id"], None)
+        if run["id"] in self.rows:
+            self.bar.remove_task(self.rows.pop(run["id"]))
+        self.console.print(f"{run['id']}: {error}; it is tried again", markup=False, highlight=False)
+
+    def submitted(self, job: str, runs: list[dict]) -> None:
+        names = runs[0]["id"] if len(runs) == 1 else f"{len(runs)} runs, {runs[0]['id']} to {runs[-1]['id']}"
+        self.console.print(f"SLURM {job}: {names}", markup=False, highlight=False)
+
     def tick(self) -> None:
         """How far each running training is: a row of its own, or where no terminal shows it, a line each minute."""
         tell = not self.console.is_terminal and time.monotonic() - self.told >= TELL_EVERY_S
-        for identifier, text in state.under_way(self.planned).items():
+        for record in attempts.under_way(self.planned["study"]):
+            identifier, text = record["run"], record["progress"] or "started"
             if identifier in self.rows:
                 self.bar.update(self.rows[identifier], description=f"  {identifier}: {text}")
             if tell:
@@ -131,7 +211,7 @@ class _Watch:
         self.bar.update(self.task, description=f"{len(self.running)} running", left=self._left())
 
     def _left(self) -> str:
-        if not self.open:
+        if not self.open or not self.jobs:  # a cluster without a limit: nobody knows how many go at once
             return ""
         seconds = state.seconds_left(self.planned, self.open, self.jobs)
         # no guess before every kind of run has finished once
@@ -187,27 +267,37 @@ def keep(planned: dict, console: Console) -> int:
     return _say_gaps(planned, console)
 
 
-def status(planned: dict, console: Console) -> int:
-    table = Table("run", "state", "", title=f"{planned['study']}: {planned['title']}", title_justify="left")
-    counts = {"done": 0, "running": 0, "failed": 0, "waiting": 0}
-    under_way = state.under_way(planned)
-    for entry in planned["runs"]:
-        now = "running" if entry["id"] in under_way else state.of(planned, entry)
-        counts[now] += 1
-        table.add_row(entry["id"], now, under_way.get(entry["id"]) or _headline(planned, entry, now))
-    console.print(table)
-    console.print(", ".join(f"{count} {name}" for name, count in counts.items() if count or name != "running"))
-    return int(counts["done"] < len(planned["runs"]))
+def status(planned: dict, watch: bool, console: Console) -> int:
+    """Show the table once, or with `watch` until all is done."""
+    table = statuses.now(planned)
+    if watch:
+        with Live(_shown(planned, table), console=console, auto_refresh=False) as live:
+            while any(row["state"] != "done" for row in table):
+                time.sleep(WATCH_S)
+                table = statuses.now(planned)
+                live.update(_shown(planned, table), refresh=True)
+    else:
+        console.print(_shown(planned, table))
+    return int(any(row["state"] != "done" for row in table))
 
 
-def _headline(planned: dict, entry: dict, now: str) -> str:
-    if now == "failed":
-        return state.reason(planned, entry)
-    if now == "waiting":
-        return f"after {', '.join(entry['sources'])}" if len(entry["sources"]) == 1 else ""
-    metrics = read_json(state.folder(planned) / entry["id"] / runs.METRICS)
-    top1 = f"top-1 {metrics['top1_pct']:.2f} %, " if metrics.get("top1_pct") is not None else ""
-    return f"{top1}{metrics['wall_s']:.1f} s"
+def _shown(planned: dict, table: list[dict]) -> Group:
+    title = Text(f"{planned['study']}: {planned['title']}")
+    shown = Table("run", "state", "attempt", "where", "", title=title, title_justify="left")
+    for row in table:
+        shown.add_row(*(Text(str(row[name])) for name in ("run", "state", "attempt", "where", "detail")))
+    return Group(shown, Text(statuses.counts(table)))
+
+
+def execute(planned: dict, names: list[str], threads: int | None, console: Console) -> int:
+    """Execute these runs one after the other; 1 if one of them does not get done."""
+    from lib.study.one import execute_runs
+
+    errors = execute_runs(planned, names, threads)
+    for name in names:
+        verdict = f"FAILED, {errors[name]}" if name in errors else "done"
+        console.print(f"{name}: {verdict}", markup=False, highlight=False)
+    return int(bool(errors))
 
 
 def list_studies(console: Console) -> int:
@@ -230,9 +320,17 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command == "report" and given.source:
             return make_reference_report(given.name, given.seeds, console)
         planned = state.plan(given.name, given.seeds)
+        if given.command == "run" and given.engine == "slurm":
+            return run_on_slurm(planned, given, console)
         if given.command == "run":
-            return run(planned, given.jobs, given.report, console)
-        return {"report": make_report, "status": status, "keep": keep}[given.command](planned, console)
+            if said := _given(given):
+                raise ValueError(f"--{next(iter(said)).replace('_', '-')} goes with --engine slurm only: leave it out")
+            return run(planned, given.jobs, given.per_gpu, given.report, console)
+        if given.command == "status":
+            return status(planned, given.watch, console)
+        if given.command == "execute":
+            return execute(planned, given.run, given.threads, console)
+        return {"report": make_report, "keep": keep}[given.command](planned, console)
     except KeyboardInterrupt:
         print("interrupted: finished runs are kept, start again to go on", file=sys.stderr)
         return 130

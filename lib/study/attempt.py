@@ -1,10 +1,13 @@
 """Execute one run with papermill, in a folder of its own, and publish it by a rename."""
 
+import contextlib
+import errno
 import os
 import shutil
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from traitlets.config import Config
 
 from lib import paths, runs
 from lib.files import write_json
-from lib.study import state
+from lib.study import attempts, state
 from lib.study.client import WorkbenchClient
 from lib.study.nursery import Nursery, NurseryProvisioner
 
@@ -47,6 +50,7 @@ def _connection(folder: str) -> Config:
 
 
 LOG = "kernel.log"
+GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 papermill_engines.register("workbench", WorkbenchEngine)
@@ -85,32 +89,38 @@ def attempt(
     neighbours: int,
     stopping: threading.Event,
     nursery: Nursery | None = None,
+    gpu: str | None = None,
 ) -> str | None:
     """Execute `run` of the plan; None when it is published as done, else its error in one line.
 
-    Everything is written into a folder of this attempt, which takes the run's place by one rename: whatever
-    dies, a run is never half there. A failed attempt is published too, with its notebook and `error.json`, unless
-    it failed because the study is `stopping`.
+    This is the one entry to a run, whichever engine it comes from. A published run is not started again. Everything is
+    written into a folder of this attempt, which takes the run's place by one rename: whatever dies, a run is never
+    half there, and of two attempts at once the first result stays. A failed attempt is published too, with its
+    notebook and `error.json`, unless it failed because the study is `stopping`. `gpu` is the number of the only one
+    that the run shall see.
     """
     study = state.folder(planned)
-    work = study / runs.ATTEMPTS / f"{run['id']}.{os.getpid()}"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    error = None
+    if state.of(planned, run) == "done":
+        return None
+    work = attempts.begin(planned["study"], run["id"], gpu=gpu)
+    number, error, caught = int(work.name.rpartition(".")[2]), None, None
+    environment = {runs.NEIGHBOURS: str(neighbours)} | ({GPUS: gpu} if gpu is not None else {})
     try:
-        execute_notebook(
-            paths.notebook(run["notebook"]),
-            work / runs.NOTEBOOK,
-            {**run["parameters"], "run_dir": _relative(work)},
-            threads,
-            nursery=nursery,
-            **{runs.NEIGHBOURS: str(neighbours)},
-        )
+        with attempts.beating(work):
+            execute_notebook(
+                paths.notebook(run["notebook"]),
+                work / runs.NOTEBOOK,
+                {**run["parameters"], "run_dir": _relative(work)},
+                threads,
+                nursery=nursery,
+                **environment,
+            )
         if not (work / runs.METRICS).is_file():
             error = f"notebook {run['notebook']} ended without runs.finish"
-    except Exception as caught:  # whatever it was, the other runs go on, and the report names it
-        error = explain(caught)
+    except Exception as raised:  # whatever it was, the other runs go on, and the report names it
+        caught, error = raised, explain(raised)
     if error and stopping.is_set():
+        attempts.end(work)
         return error
     try:
         if error:
@@ -119,13 +129,53 @@ def attempt(
         publish(work, study / run["id"])
     except OSError as full:  # a full disk also keeps the error from being written
         error = error or explain(full)
+        caught = caught or full
+    if error:
+        with contextlib.suppress(OSError):
+            attempts.failed(planned["study"], run["id"], number, error, heals=may_heal(caught))
+    attempts.end(work)
     return error
 
 
-def publish(work: Path, directory: Path) -> None:
-    """Put `work` in the place of `directory`, which holds at most an earlier failure."""
-    shutil.rmtree(directory, ignore_errors=True)
-    os.rename(work, directory)
+# What can go wrong with a machine and not with a run, by the names of Python and torch: worth another try. A full or
+# read-only folder is not among them, it stays so for a while.
+HEALING = ("DeadKernelError", "OutOfMemoryError", "AcceleratorError", "MemoryError", "TimeoutError", "ConnectionError")
+HEALING += ("BlockingIOError", "ConnectionResetError", "BrokenPipeError", "RuntimeError: CUDA", "RuntimeError: cuDNN")
+HEALING += ("RuntimeError: Kernel", "LostRun")
+
+
+def may_heal(error: Exception | str | None) -> bool:
+    """Whether a run that ended so may succeed when it is tried again: a kernel that died, memory that was short.
+
+    An error that the notebook itself raised, such as a ValueError for a bad parameter, comes again.
+    """
+    text = error if isinstance(error, str) else explain(error) if error else ""
+    return text.startswith(HEALING)
+
+
+def publish(work: Path, directory: Path) -> bool:
+    """Put `work` in the place of `directory`, where at most an earlier failure gives way; whether it got there.
+
+    A finished run stays, and `work` is removed: two attempts at one run came to an end. A rename that meets a folder
+    with something in it fails, so nobody's result is overwritten, on a shared folder of several hosts neither.
+    """
+    while True:
+        try:
+            os.rename(work, directory)
+            return True
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        if (directory / runs.METRICS).is_file():
+            shutil.rmtree(work, ignore_errors=True)
+            return False
+        aside = work.with_name(f".{directory.name}.{os.getpid()}-{time.time_ns()}")
+        with contextlib.suppress(FileNotFoundError):  # another took it away already
+            os.rename(directory, aside)
+        if (aside / runs.METRICS).is_file():  # it came between the look and the rename
+            publish(aside, directory)
+        else:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def explain(error: Exception) -> str:

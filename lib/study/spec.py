@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, Discriminator, Field, NonNegativ
 
 from lib import parameters, paths, runs
 from lib.shares import TO_DENSITY
+from lib.study.cluster import Cluster
 
 ALLOWED = {
     "compression": "0 or more", "ratio": "1 or more", "density": "a density in (0, 1]", "sparsity": "a share in [0, 1)",
@@ -67,7 +68,7 @@ def _summary(notebook: str) -> str:
 class Study(BaseModel, extra="forbid"):
     """A study file. `fixed` goes to every block whose notebook has the parameter; `seeds` to all that have one.
 
-    `summary` names the notebook that makes the report.
+    `summary` names the notebook that makes the report, `cluster` says what its runs need of one.
     """
 
     title: str
@@ -75,6 +76,7 @@ class Study(BaseModel, extra="forbid"):
     summary: Annotated[str, AfterValidator(_summary)] = "summary"
     fixed: dict[str, Any] = {}
     seeds: Annotated[list[NonNegativeInt], MINIMUM] = [1]
+    cluster: Cluster | None = None
     blocks: Annotated[
         list[Annotated[Annotated[Block, Tag("block")] | Annotated[Chain, Tag("chain")], Discriminator(_kind)]], MINIMUM
     ]
@@ -84,6 +86,7 @@ def read(name: str) -> Study:
     """The study `name`; ValueError in one line for an unknown or malformed one."""
     if name in (paths.SCRATCH, paths.REFERENCE):
         raise ValueError(f"a study may not be called {name!r}: that folder of runs is taken")
+    paths.inside("study", name)
     path = paths.study(name)
     try:
         return Study.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -197,10 +200,14 @@ def _run(name: str, block: Block, values: dict, identifier: str, place: dict, ea
     given = _as_density(block.notebook, values)
     for source in sources:
         given = _inherit(block.notebook, given, earlier[source], alone=len(sources) == 1)
+    if "run_dir" in given:
+        raise ValueError(
+            f"run_dir: received {given['run_dir']!r}, allowed is nothing: each run has its folder in runs/"
+        )
     resolved = parameters.resolve(block.notebook, given)
     resolved.pop("run_dir", None)
     return {
-        "id": identifier,
+        "id": paths.inside("id of a run", identifier),
         "notebook": block.notebook,
         "parameters": resolved,
         "sources": sources,

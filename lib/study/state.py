@@ -1,13 +1,11 @@
 """What of a study is done, failed or waiting, and how long the rest may take."""
 
 import json
-import shutil
+from functools import cache
 from pathlib import Path
 from statistics import median
 
-import psutil
-
-from lib import parameters, paths, progress, runs
+from lib import markup, parameters, paths, runs
 from lib.files import read_json, write_json
 from lib.study import spec
 
@@ -34,11 +32,19 @@ def save(planned: dict) -> None:
 
 
 def load_plan(name: str) -> dict:
-    """The plan that the last `run` or `report` of this study left; ValueError where there is none."""
+    """The plan that the last `run` or `report` of this study left; ValueError where there is none.
+
+    Its runs are in the folder `name` below `paths.RUNS`, whatever it says, and cannot lead out of it.
+    """
+    paths.inside("study", name.removeprefix(f"{paths.REFERENCE}/"))
     path = paths.RUNS / name / PLAN
     if not path.is_file():
         raise ValueError(f"study {name!r} was never started: python -m lib.study run {name}")
-    return read_json(path)
+    planned = read_json(path)
+    for run in planned["runs"]:
+        for identifier in (run["id"], *run["sources"]):
+            paths.inside(f"{path}: id of a run", identifier)
+    return planned | {"study": name.removeprefix(f"{paths.REFERENCE}/")}
 
 
 def folder(planned: dict) -> Path:
@@ -55,7 +61,7 @@ def of(planned: dict, run: dict) -> str:
 
 def reason(planned: dict, run: dict) -> str:
     """Why a failed run failed, in one line."""
-    return read_json(folder(planned) / run["id"] / runs.ERROR)["error"]
+    return markup.line(read_json(folder(planned) / run["id"] / runs.ERROR).get("error", "it does not say why"))
 
 
 def gaps(planned: dict) -> dict[str, str]:
@@ -96,39 +102,31 @@ def _before(planned: dict, run: dict) -> dict:
     return known
 
 
-def under_way(planned: dict) -> dict[str, str]:
-    """Run id -> how far it is, of the runs that some driver on this machine is executing now."""
-    found = {}
-    for attempt in sorted((folder(planned) / runs.ATTEMPTS).glob("*")):
-        identifier, _, process = attempt.name.rpartition(".")
-        if process.isdecimal() and psutil.pid_exists(int(process)):
-            found[identifier] = progress.of(attempt) or "started"
-    return found
-
-
-def clear_attempts(planned: dict) -> None:
-    """Remove what a killed driver left behind; call only while holding the study's lock."""
-    shutil.rmtree(folder(planned) / runs.ATTEMPTS, ignore_errors=True)
-
-
 def seconds_left(planned: dict, open_runs: list[dict], jobs: int) -> float | None:
     """Seconds until `open_runs` are done, from like runs that finished; None while some have no like.
 
     A like run has the same notebook, data and model; its time is scaled by the epochs.
     """
+    each = seconds_each(planned, open_runs).values()
+    return None if None in each else sum(each) / jobs
+
+
+def seconds_each(planned: dict, open_runs: list[dict]) -> dict[str, float | None]:
+    """Run id -> seconds that it may take, as its like took; None where no like run has finished."""
     known: dict[tuple, list[float]] = {}
     for run in planned["runs"]:
         if of(planned, run) == "done":
-            metrics = read_json(folder(planned) / run["id"] / runs.METRICS)
-            # a run that went on from a checkpoint trained for longer than its last attempt lasted
-            seconds = max(metrics["wall_s"], metrics.get("train_s") or 0.0)
+            seconds = took_s(folder(planned) / run["id"])
             known.setdefault(_like(run), []).append(seconds / _epochs(run))
-    left = 0.0
-    for run in open_runs:
-        if _like(run) not in known:
-            return None
-        left += median(known[_like(run)]) * _epochs(run)
-    return left / jobs
+    middle = {like: median(seconds) for like, seconds in known.items()}
+    return {run["id"]: middle[_like(run)] * _epochs(run) if _like(run) in middle else None for run in open_runs}
+
+
+@cache  # the driver asks at every start and end of a run, and a finished run stays as it is
+def took_s(directory: Path) -> float:
+    """Seconds that a finished run took; of one that went on from a checkpoint, those of its training."""
+    metrics = read_json(directory / runs.METRICS)
+    return max(metrics["wall_s"], metrics.get("train_s") or 0.0)
 
 
 def _like(run: dict) -> tuple:

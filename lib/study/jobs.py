@@ -1,0 +1,61 @@
+"""What was given to a cluster: a file a run, beside the runs, and another when its task has ended with the run.
+
+`.jobs/<run>.json` says under which `name` a run was handed over, and once the cluster has answered, as which `task`
+(`123_4`, or `123` for one alone). `.jobs/ended/<run>.json` says what became of it, under the same name.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lib import paths
+from lib.files import read_json, write_json
+
+JOBS, ENDED = ".jobs", "ended"
+
+
+def folder(study: str) -> Path:
+    return paths.RUNS / study / JOBS
+
+
+def write(study: str, run: str, name: str, index: int, task: str | None = None) -> None:
+    """Record that `run` is (to be) in the task `index` of the job called `name`; `task` once that has a number."""
+    entry = {"run": run, "name": name, "index": index, "task": task, "submitted_utc": _now()}
+    write_json(folder(study) / f"{run}.json", entry)
+
+
+def end(study: str, run: str, name: str, error: str | None) -> None:
+    """Record what became of the run under the job called `name`: None, or an error in one line."""
+    write_json(folder(study) / ENDED / f"{run}.json", {"run": run, "name": name, "error": error, "ended_utc": _now()})
+
+
+def forget(study: str, run: str) -> None:
+    """The run was not submitted after all."""
+    (folder(study) / f"{run}.json").unlink(missing_ok=True)
+    (folder(study) / ENDED / f"{run}.json").unlink(missing_ok=True)
+
+
+def records(study: str, runs: Iterable[str]) -> dict[str, dict]:
+    """Run -> its record, of those that have one."""
+    kinds = {"name": str, "index": int, "task": str | None}
+    found = {run: _read(folder(study) / f"{run}.json", **kinds) for run in runs}
+    return {run: record for run, record in found.items() if record}
+
+
+def ended(study: str, run: str, record: dict) -> dict | None:
+    """What became of the run of this record; None while its task has not come to its end."""
+    end = _read(folder(study) / ENDED / f"{run}.json", name=str, error=str | None)
+    return end if end and end["name"] == record["name"] else None
+
+
+def _read(path: Path, **kinds) -> dict | None:
+    """What the file says; None if it has gone between two looks, a full disk has cut it, or it is not of ours."""
+    try:
+        found = read_json(path) if path.is_file() else {}
+    except ValueError:
+        return None
+    return found if all(name in found and isinstance(found[name], kind) for name, kind in kinds.items()) else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

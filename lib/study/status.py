@@ -1,0 +1,68 @@
+"""What each run of a study is at this moment, read from the folder of its runs by any process on any host."""
+
+from collections import Counter
+
+from lib import runs
+from lib.files import read_json
+from lib.study import attempts, jobs, state
+
+STATES = ("done", "running", "failed", "lost", "waiting")
+
+
+def now(planned: dict) -> list[dict]:
+    """`rows`, with what SLURM knows where it was given runs of the study."""
+    if not jobs.folder(planned["study"]).is_dir():
+        return rows(planned)
+    from lib.study import slurm  # here: it imports papermill, which takes 2 s
+
+    return rows(planned, slurm.queued(planned))
+
+
+def rows(planned: dict, queued: dict[str, dict] | None = None) -> list[dict]:
+    """A row a planned run, in the plan's order: `run`, `state` (of STATES), `attempt`, `where`, `detail`.
+
+    `detail` is the headline of a finished run, how far a running one is, why another failed, and what a waiting one
+    waits for. `queued` is what an engine knows: run -> {"state": "waiting", "lost" or "failed", "detail"}, of runs that
+    it was given and that are not under way. A run is lost if its last attempt ended without a word.
+    """
+    found = {}
+    for record in attempts.under_way(planned["study"]):
+        if record["alive"] or not found.get(record["run"], {}).get("alive"):
+            found[record["run"]] = record
+    failures = Counter(one["run"] for one in attempts.tries(planned["study"]))
+    return [
+        _row(planned, run, found.get(run["id"]), (queued or {}).get(run["id"]), failures) for run in planned["runs"]
+    ]
+
+
+def _row(planned: dict, run: dict, record: dict | None, queued: dict | None, failures: Counter) -> dict:
+    made, tried = state.of(planned, run), failures[run["id"]]
+    row = {"run": run["id"], "state": made, "attempt": tried or "", "where": ""}
+    if made == "done":
+        return row | _finished(planned, run)
+    row |= {"attempt": record["number"], "where": attempts.where(record)} if record else {}
+    if queued:
+        return row | queued
+    if record and record["alive"]:
+        return row | {"state": "running", "detail": record["progress"] or "started"}
+    if record:
+        return row | {"state": "lost", "detail": attempts.lost(record)}
+    if made == "failed":
+        return row | {"detail": state.reason(planned, run)}
+    sources = run["sources"]
+    return row | {"detail": f"after {', '.join(sources)}" if len(sources) == 1 else ""}
+
+
+def _finished(planned: dict, run: dict) -> dict:
+    folder = state.folder(planned) / run["id"]
+    metrics = read_json(folder / runs.METRICS)
+    top1 = f"top-1 {metrics['top1_pct']:.2f} %, " if metrics.get("top1_pct") is not None else ""
+    record = attempts.read(folder) or {}
+    place = {"attempt": record["number"], "where": attempts.where(record)} if record else {}
+    return place | {"detail": f"{top1}{metrics['wall_s']:.1f} s"}
+
+
+def counts(table: list[dict]) -> str:
+    """`3 done, 1 running, 1 failed, 0 waiting`; running and lost only where there are any."""
+    number = Counter(row["state"] for row in table)
+    return ", ".join(f"{number[name]} {name}" for name in STATES if number[name] or name not in ("running", "lost"))

@@ -1,0 +1,117 @@
+"""What a task of the cluster does: its runs, one after the other, each as every engine executes it.
+
+SLURM's warning before the time limit, or before the task gives way to another, is SIGUSR2 to all its processes. The
+running training is asked for its state (see `lib.checkpoint`), and the task goes back into the queue.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from submitit.helpers import DelayedSubmission
+
+from lib import machine, paths, runs
+from lib.files import SAVE_NOW
+from lib.study import attempts, jobs, state
+from lib.study.one import execute_run
+
+WARNING_S = 90  # SLURM sends it so long before the end
+SAVED_WITHIN_S = 45.0  # of that, for the training's next step; what cannot save, such as a timing, is begun again
+LOOK_AGAIN_S = 0.2
+
+
+@dataclass
+class Task:
+    """Runs of one study, handed over under `name`; plain data, for it travels as a pickle."""
+
+    study: str
+    name: str
+    runs: list[dict]
+
+    def __call__(self) -> None:
+        planned = {"study": self.study, "runs": self.runs}
+        os.environ[attempts.SLURM_TASK] = number()
+        stopping = threading.Event()  # whoever ends the task says why, not the kernel that dies of it
+        signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+        with warned(self.study, requeue=_requeue()) as (begin, warning):
+            for run in self.runs:
+                if stopping.is_set() or warning.is_set():
+                    return
+                begin(run["id"])
+                error = execute_run(planned, run, threads(), stopping)
+                if not stopping.is_set():
+                    with contextlib.suppress(OSError):  # a full folder: the driver finds it lost
+                        jobs.end(self.study, run["id"], self.name, error)
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What submitit starts after the requeue: the same; runs that are done are not started again."""
+        return DelayedSubmission(self)
+
+
+def number() -> str:
+    """Of this task, such as 123_4, or 123 for one that is no part of an array."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+
+
+def threads() -> int:
+    """Cores that SLURM gave to this task; those of the machine where it does not say."""
+    given = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
+    return int(given) if given else machine.threads()
+
+
+def _requeue() -> Callable[[], None]:
+    """submitit's own way: it puts the task back, as often as the time limit may end it, and raises after that."""
+    handler = signal.getsignal(signal.SIGUSR2)
+    return lambda: handler(signal.SIGUSR2, None) if callable(handler) else None
+
+
+@contextlib.contextmanager
+def warned(study: str, requeue: Callable[[], None]) -> Iterator[tuple[Callable[[str], None], threading.Event]]:
+    """Inside the `with`, SIGUSR2 has the state of the running run saved and then calls `requeue`, in another thread.
+
+    Yields a function that takes the id of each run as it begins, and an event that is set by the warning. Kernels
+    started inside ignore the signal, from their first moment on: a blocked signal stays so in child processes.
+    """
+    warning, ended, current = threading.Event(), threading.Event(), []
+
+    def act() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR2})  # one thread must take it
+        while not warning.wait(LOOK_AGAIN_S):
+            if ended.is_set():
+                return
+        if current:
+            _save(study, current[-1], ended)
+        if not ended.is_set():
+            requeue()
+
+    before = signal.signal(signal.SIGUSR2, lambda *_: warning.set())
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    try:
+        yield current.append, warning
+    finally:
+        ended.set()
+        thread.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGUSR2, before)
+
+
+def _save(study: str, run: str, ended: threading.Event) -> None:
+    """Ask the training of `run` for its state, and wait until that is on disk or the run has ended."""
+    folder = paths.RUNS / study / runs.CHECKPOINTS / run
+    with contextlib.suppress(OSError):  # a full folder: the last state has to do
+        folder.mkdir(parents=True, exist_ok=True)
+        asked = folder / SAVE_NOW
+        asked.touch()
+        since, deadline = asked.stat().st_mtime_ns, time.monotonic() + SAVED_WITHIN_S
+        while time.monotonic() < deadline and not ended.wait(LOOK_AGAIN_S):
+            if any(file.stat().st_mtime_ns >= since for file in folder.glob("[!.]*.pt")):
+                return
+            if state.of({"study": study}, {"id": run}) == "done":
+                return

@@ -1,0 +1,178 @@
+"""Who executes which run: records that any process reads, and one result of two attempts at a run."""
+
+import os
+import socket
+import threading
+
+import psutil
+import pytest
+
+from lib import runs
+from lib.files import read_json, write_json
+from lib.study import attempts, state, status
+from lib.study.attempt import may_heal, publish
+
+RUN = "stub-namea-seed1"
+
+
+@pytest.fixture
+def planned(here):
+    here.write("s", {"notebook": "stub", "grid": {"name": ["a", "b"]}})
+    found = state.plan("s")
+    state.save(found)
+    return found
+
+
+def elsewhere(monkeypatch, name: str = "another") -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+
+
+def finished(folder, value: int):
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / runs.METRICS, {"wall_s": 1.0, "value": value})
+    return folder
+
+
+def test_attempts_have_numbers_of_their_own(planned):
+    made = []
+    threads = [threading.Thread(target=lambda: made.append(attempts.begin("s", RUN))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(work.name for work in made) == [f"{RUN}.{n}" for n in range(1, 9)]
+    attempts.failed("s", RUN, 12, "it failed", True)
+    assert attempts.begin("s", RUN).name == f"{RUN}.13"
+
+
+def test_an_attempt_lives_as_long_as_its_process(planned):
+    work = attempts.begin("s", RUN)
+    assert attempts.alive("s", RUN)["process"] == os.getpid()
+    record = read_json(work / attempts.ATTEMPT)
+    write_json(work / attempts.ATTEMPT, record | {"born": record["born"] - 100})  # the number was given anew
+    assert attempts.alive("s", RUN) is None
+    assert [one["run"] for one in attempts.clear("s")] == [RUN]
+    assert not work.parent.exists()
+
+
+def test_on_another_host_it_lives_as_long_as_it_says_so(planned, monkeypatch):
+    elsewhere(monkeypatch)
+    work = attempts.begin("s", RUN)
+    monkeypatch.undo()
+    # the folders of the bench went with the undo: read through the record's own place
+    from lib import paths
+
+    monkeypatch.setattr(paths, "RUNS", work.parents[2])
+    assert attempts.alive("s", RUN)["host"] == "another"
+    past = (work / attempts.BEAT).stat().st_mtime - attempts.SILENT_S - 1
+    os.utime(work / attempts.BEAT, (past, past))
+    assert attempts.alive("s", RUN) is None
+    assert "attempt 1 on another ended without a word" in attempts.lost(attempts.clear("s")[0])
+
+
+def test_beats_while_it_lives(planned, monkeypatch):
+    monkeypatch.setattr(attempts, "BEAT_S", 0.01)
+    work = attempts.begin("s", RUN)
+    os.utime(work / attempts.BEAT, (0, 0))
+    with attempts.beating(work):
+        while (work / attempts.BEAT).stat().st_mtime == 0:
+            pass
+
+
+def test_of_two_results_the_first_stays(tmp_path):
+    directory = tmp_path / "run"
+    assert publish(finished(tmp_path / "run.1", 1), directory)
+    assert not publish(finished(tmp_path / "run.2", 2), directory)
+    assert read_json(directory / runs.METRICS)["value"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_result_takes_the_place_of_a_failure(tmp_path):
+    write_json(tmp_path / "run" / runs.ERROR, {"error": "before"})
+    assert publish(finished(tmp_path / "run.2", 2), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [runs.METRICS]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_many_results_at_once_leave_one_whole(tmp_path, number):
+    write_json(tmp_path / "run" / runs.ERROR, {"error": "before"})
+    made = [finished(tmp_path / f"run.{n}", n) for n in range(6)]
+    for n, folder in enumerate(made):
+        (folder / "table.csv").write_text(f"value\n{n}\n")
+    gate, told = threading.Barrier(6), []
+
+    def go(folder):
+        gate.wait()
+        told.append(publish(folder, tmp_path / "run"))
+
+    threads = [threading.Thread(target=go, args=[folder]) for folder in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    value = read_json(tmp_path / "run" / runs.METRICS)["value"]
+    assert (tmp_path / "run" / "table.csv").read_text() == f"value\n{value}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert sum(told) >= 1
+
+
+def test_a_result_put_aside_by_a_process_that_died_comes_back(planned, here):
+    finished(here.runs / "s" / runs.ATTEMPTS / f".{RUN}.77-1", 7)
+    attempts.clear("s")
+    assert read_json(here.runs / "s" / RUN / runs.METRICS)["value"] == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "heals"),
+    [
+        ("DeadKernelError: Kernel died", True),
+        ("OutOfMemoryError: CUDA out of memory", True),
+        (MemoryError("no room"), True),
+        (OSError(28, "No space left on device"), False),
+        ("ValueError: density is 2", False),
+        ("RuntimeError: told to fail", False),
+        (None, False),
+    ],
+)
+def test_what_may_heal(error, heals):
+    assert may_heal(error) is heals
+
+
+def rows(planned) -> dict[str, dict]:
+    return {row["run"]: row for row in status.rows(planned)}
+
+
+def test_status_of_every_kind(planned, here, monkeypatch):
+    first, second = (run["id"] for run in planned["runs"])
+    assert {row["state"] for row in rows(planned).values()} == {"waiting"}
+    work = attempts.begin("s", first, gpu="1")
+    found = rows(planned)[first]
+    assert (found["state"], found["attempt"], found["detail"]) == ("running", 1, "started")
+    assert found["where"] == f"{socket.gethostname()} GPU 1"
+    state_of = {"what": "training", "epoch": 2, "epochs": 4, "train_loss": 1.0, "test_top1_pct": 50.0, "left_s": 20}
+    write_json(work / runs.PROGRESS, state_of)
+    assert "epoch 2 of 4" in rows(planned)[first]["detail"]
+    monkeypatch.setattr(psutil, "Process", _gone)
+    assert rows(planned)[first]["state"] == "lost"
+    assert "ended without a word" in rows(planned)[first]["detail"]
+    monkeypatch.undo()
+
+
+def _gone(process):
+    raise psutil.NoSuchProcess(process)
+
+
+def test_status_of_what_ended(planned, here):
+    first, second = (run["id"] for run in planned["runs"])
+    finished(here.runs / "s" / first, 1)
+    write_json(here.runs / "s" / second / runs.ERROR, {"error": "ValueError: no"})
+    attempts.failed("s", second, 1, "ValueError: no", False)
+    found = rows(planned)
+    assert (found[first]["state"], found[first]["detail"]) == ("done", "1.0 s")
+    assert (found[second]["state"], found[second]["attempt"], found[second]["detail"]) == (
+        "failed",
+        1,
+        "ValueError: no",
+    )
+    assert status.counts(list(found.values())) == "1 done, 1 failed, 0 waiting"

@@ -1,0 +1,199 @@
+"""A shared folder that is read-only or slow: a clear error or a later end, and nothing half published."""
+
+import contextlib
+import json
+import os
+import subprocess
+import threading
+import time
+
+import pytest
+
+from lib import paths, runs
+from lib.files import read_json
+from lib.study import attempt, attempts, execute, state, status
+from lib.study.__main__ import main
+
+RUN = "stub-namea-seed1"
+
+
+@pytest.fixture
+def planned(here):
+    here.write("s", {"notebook": "stub", "grid": {"name": ["a", "b"]}})
+    found = state.plan("s")
+    state.save(found)
+    return found
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """Stands in for the notebook: a table in many writes, its metrics last, everything with the number of the call."""
+    calls = []
+
+    def executed(source, target, parameters, *_, **env):
+        calls.append(threading.get_ident())
+        number = len(calls)
+        (target.parent / runs.RUN).write_text(
+            json.dumps({"parameters": {n: v for n, v in parameters.items() if n != "run_dir"}})
+        )
+        for _ in range(5):
+            with (target.parent / "rows.csv").open("a") as file:
+                file.write(f"{number}\n")
+            time.sleep(0.01)
+        (target.parent / runs.METRICS).write_text(json.dumps({"wall_s": 1.0, "number": number}))
+
+    monkeypatch.setattr(attempt, "execute_notebook", executed)
+    return calls
+
+
+def check_whole(folder) -> None:
+    number = read_json(folder / runs.METRICS)["number"]
+    assert (folder / "rows.csv").read_text() == f"{number}\n" * 5
+
+
+@contextlib.contextmanager
+def read_only(folder):
+    """`folder` is read-only inside the `with`, for root too."""
+    for options in (["--bind", str(folder), str(folder)], ["-o", "remount,bind,ro", str(folder)]):
+        made = subprocess.run(["mount", *options], capture_output=True, text=True)
+        if made.returncode:
+            subprocess.run(["umount", "-l", str(folder)], capture_output=True)
+            pytest.skip(f"nothing can be mounted here: {made.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(
+    "command", [["run", "s"], ["execute", "s", "stub-nameb-seed1"], ["keep", "s"], ["report", "s"]]
+)
+def test_a_read_only_folder_is_named_in_one_line(planned, here, notebook, capsys, monkeypatch, command):
+    monkeypatch.setattr(paths, "FIGURES", here.runs / "figures")
+    assert attempt.attempt(planned, planned["runs"][0], 1, 0, threading.Event()) is None
+    before, files = here.done("s"), sorted(here.runs.rglob("*"))
+    with read_only(here.runs):
+        assert main(command) in (1, 2)
+        out, err = capsys.readouterr()
+        assert "Read-only file system" in out + err
+        assert err.count("\n") <= 1
+        assert "Traceback" not in out + err
+        assert main(["status", "s"]) == 1
+        assert "1 done, 0 failed, 1 waiting" in capsys.readouterr().out
+    assert here.done("s") == before
+    assert sorted(here.runs.rglob("*")) == files
+
+
+def test_a_folder_that_turns_read_only_publishes_nothing(planned, here, notebook, monkeypatch):
+    """By errors in place of a mount: the notebook could still be written, its rename not, and no error either."""
+
+    def refused(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(attempt.os, "rename", refused)
+        patched.setattr(attempts, "write_json", _after(1, refused))
+        error = attempt.attempt(planned, planned["runs"][0], 1, 0, threading.Event())
+    assert error == "OSError: [Errno 30] Read-only file system"
+    assert not attempt.may_heal(error)
+    assert [state.of(planned, run) for run in planned["runs"]] == ["waiting", "waiting"]
+    assert execute.run_study(planned, [None]) == {}
+    for run in planned["runs"]:
+        check_whole(here.runs / "s" / run["id"])
+    assert not (here.runs / "s" / runs.ATTEMPTS).exists()
+
+
+def _after(count: int, refused):
+    """`write_json` that works `count` times."""
+    real, calls = attempts.write_json, []
+
+    def write(*given):
+        calls.append(given)
+        return real(*given) if len(calls) <= count else refused()
+
+    return write
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Every call by which a folder changes, or is looked into, takes a while before it acts and after."""
+
+    def delayed(function):
+        def call(*given, **named):
+            time.sleep(0.02)
+            result = function(*given, **named)
+            time.sleep(0.02)
+            return result
+
+        return call
+
+    for name in ("rename", "replace", "mkdir", "rmdir", "utime"):
+        monkeypatch.setattr(os, name, delayed(getattr(os, name)))
+
+
+def test_a_slow_folder_shows_each_run_whole(planned, here, notebook, slow):
+    """Two attempts at once at each of two runs, and somebody who looks all the time."""
+    ended, seen, errors = threading.Event(), set(), []
+
+    def look() -> None:
+        while not ended.is_set():
+            for row in status.rows(planned):
+                seen.add((row["run"], row["state"]))
+                if row["state"] == "done":
+                    check_whole(here.runs / "s" / row["run"])
+
+    def execute_once(run: dict) -> None:
+        errors.append(attempt.attempt(planned, run, 1, 0, threading.Event()))
+
+    looking = _caught(look)
+    working = [_caught(lambda run=run: execute_once(run)) for run in planned["runs"] * 2]
+    for thread, _ in working:
+        thread.join()
+    ended.set()
+    looking[0].join()
+    assert [raised for _, raised in (looking, *working) if raised] == []
+    assert errors == [None] * 4
+    assert {state for _, state in seen} <= {"waiting", "running", "done"}
+    assert (RUN, "running") in seen
+    for run in planned["runs"]:
+        check_whole(here.runs / "s" / run["id"])
+    assert not (here.runs / "s" / runs.ATTEMPTS).exists()
+    assert status.counts(status.rows(planned)) == "2 done, 0 failed, 0 waiting"
+
+
+def _caught(work) -> tuple[threading.Thread, list]:
+    """A started thread, and what it raised."""
+    raised = []
+
+    def call() -> None:
+        try:
+            work()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    return thread, raised
+
+
+def test_a_slow_folder_executes_each_run_once(planned, here, notebook, slow):
+    assert execute.run_study(planned, [None, None]) == {}
+    assert len(notebook) == 2
+    for run in planned["runs"]:
+        check_whole(here.runs / "s" / run["id"])
+    assert execute.run_study(planned, [None, None]) == {}
+    assert len(notebook) == 2
+
+
+def test_a_slow_beat_is_not_taken_for_dead(planned, monkeypatch):
+    """On another host, up to SILENT_S; the clock is the folder's, so that a host whose own is wrong is believed."""
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(attempts.socket, "gethostname", lambda: "another")
+        work = attempts.begin("s", RUN)
+    now = (work / attempts.BEAT).stat().st_mtime
+    for silent_s, alive in ((attempts.SILENT_S / 2, True), (attempts.SILENT_S + 1, False)):
+        os.utime(work / attempts.BEAT, (now - silent_s, now - silent_s))
+        assert (attempts.alive("s", RUN) is not None) is alive
+    monkeypatch.setattr(attempts.time, "time", lambda: now + 1e6)
+    os.utime(work / attempts.BEAT)
+    assert attempts.alive("s", RUN)["host"] == "another"

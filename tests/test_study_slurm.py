@@ -1,0 +1,304 @@
+"""What a run on a cluster is, and what the driver does about it, without a cluster."""
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from lib import files, runs
+from lib.files import SAVE_NOW
+from lib.study import attempts, jobs, slurm, squeue, state, status
+from lib.study.cluster import Cluster
+from lib.study.execute import Watch
+from lib.study.task import Task, warned
+
+RUN, OTHER = "stub-namea-seed1", "stub-nameb-seed1"
+
+
+@pytest.fixture
+def planned(here):
+    here.write("s", {"notebook": "stub", "grid": {"name": ["a", "b"]}})
+    found = state.plan("s")
+    state.save(found)
+    return found
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    """SLURM's answer, to be changed: task -> its state; `queue[None] = True` and it does not answer."""
+    said = {}
+
+    def look(records):
+        tasks = {task: {"state": now, "where": "n1", "reason": "Why"} for task, now in said.items() if task}
+        return None if None in said else {"tasks": tasks, "names": {"s-early": "9"}}
+
+    monkeypatch.setattr(squeue, "look", look)
+    return said
+
+
+def row(planned: dict, run: str = RUN) -> tuple[str, str]:
+    """State and detail."""
+    found = next(one for one in status.rows(planned, slurm.queued(planned)) if one["run"] == run)
+    return found["state"], found["detail"]
+
+
+def ended(run: str) -> dict | None:
+    return jobs.ended("s", run, jobs.records("s", [run])[run])
+
+
+def begin(monkeypatch, task: str, host: str | None = None):
+    monkeypatch.setenv(attempts.SLURM_TASK, task)
+    with monkeypatch.context() as patch:
+        if host:
+            patch.setattr(socket, "gethostname", lambda: host)
+        work = attempts.begin("s", RUN)
+    monkeypatch.delenv(attempts.SLURM_TASK)
+    return work
+
+
+def silent(work) -> None:
+    past = (work / attempts.BEAT).stat().st_mtime - attempts.SILENT_S - 1
+    os.utime(work / attempts.BEAT, (past, past))
+
+
+def finish(planned: dict, run: str) -> None:
+    folder = state.folder(planned) / run
+    parameters = next(one["parameters"] for one in planned["runs"] if one["id"] == run)
+    files.write_json(folder / runs.RUN, {"parameters": parameters})
+    files.write_json(folder / runs.METRICS, {"wall_s": 1.0})
+
+
+@pytest.mark.parametrize("now", ["PENDING", "REQUEUE_HOLD", "COMPLETING", "SOMETHING_NEW"])
+def test_in_the_queue(planned, queue, now):
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    queue["5_0"] = now
+    assert row(planned)[0] == "waiting"
+    assert "SLURM 5_0" in row(planned)[1]
+    assert row(planned, OTHER) == ("waiting", "")
+
+
+def test_running_until_it_says_nothing(planned, queue, monkeypatch):
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    queue["5_0"] = "RUNNING"
+    assert row(planned) == ("waiting", "SLURM 5_0: begins on n1")
+    work = begin(monkeypatch, "5_0", "n1")
+    assert row(planned)[0] == "running"
+    silent(work)
+    assert row(planned) == ("waiting", "attempt 1 ended without a word, SLURM 5_0 goes on")
+    queue["5_0"] = "FAILED"
+    state_, detail = row(planned)
+    assert state_ == "lost"
+    assert "n1, SLURM 5_0 ended without a word" in detail
+    assert "FAILED Why" in detail
+
+
+def test_of_another_host_slurm_knows_sooner_than_the_beat(planned, queue, monkeypatch):
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    begin(monkeypatch, "5_0", "n1")
+    queue["5_0"] = "NODE_FAIL"
+    assert row(planned)[0] == "lost"
+    found = slurm.judged(planned, planned["runs"])[RUN]
+    assert not found["free"]  # nobody else begins before it is silent
+
+
+def test_of_this_host_the_process_counts(planned, queue, monkeypatch):
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    begin(monkeypatch, "5_0")
+    queue["5_0"] = "FAILED"  # its step's daemon died, the notebook carried on
+    assert row(planned)[0] == "running"
+
+
+def test_gone_without_a_word(planned, queue):
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    assert row(planned) == ("lost", "LostRun: SLURM 5_0 is not there any more")
+
+
+def test_no_answer_is_no_loss(planned, queue, monkeypatch):
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    queue[None] = True
+    assert row(planned) == ("waiting", "SLURM 5_0; SLURM does not answer here")
+    work = begin(monkeypatch, "5_0", "n1")
+    assert row(planned)[0] == "running"
+    silent(work)
+    assert row(planned)[0] == "waiting"
+    finish(planned, RUN)
+    assert row(planned)[0] == "done"
+
+
+def test_cancelled_by_a_person(planned, queue):
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    queue["5_0"] = "CANCELLED"
+    assert row(planned) == ("failed", "cancelled (SLURM 5_0)")
+
+
+def test_what_the_task_said_counts_at_once(planned, queue):
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    queue["5_0"] = "RUNNING"  # with the next run of its group
+    jobs.end("s", RUN, "s-1", "ValueError: no")
+    assert row(planned) == ("failed", "ValueError: no")
+    jobs.end("s", RUN, "an earlier job", "ValueError: no")
+    assert row(planned)[0] == "waiting"
+    jobs.end("s", RUN, "s-1", "not started: its source x is not done")
+    assert slurm.judged(planned, planned["runs"])[RUN]["state"] == "new"
+
+
+def test_a_driver_that_died_while_it_handed_over(planned, queue):
+    jobs.write("s", RUN, "s-early", 3)
+    queue["9_3"] = "PENDING"
+    assert slurm.judged(planned, planned["runs"])[RUN]["record"]["task"] == "9_3"
+    jobs.write("s", RUN, "never arrived", 0)
+    assert slurm.judged(planned, planned["runs"])[RUN] == {"state": "new"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": [], "index": 0, "task": null}'])
+def test_a_record_that_is_none_of_ours(planned, queue, text):
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    (jobs.folder("s") / f"{OTHER}.json").write_text(text)
+    assert set(jobs.records("s", [RUN, OTHER])) == {RUN}
+    jobs.end("s", RUN, "s-1", "ValueError: no")
+    assert ended(RUN)
+    (jobs.folder("s") / jobs.ENDED / f"{RUN}.json").write_text(text)
+    assert ended(RUN) is None
+
+
+class Seen(Watch):
+    def __init__(self):
+        self.tries, self.ends = [], {}
+
+    def tried(self, run, error):
+        self.tries.append((run["id"], error))
+
+    def ended(self, run, error):
+        self.ends[run["id"]] = error
+
+
+@pytest.fixture
+def follow(planned, queue, monkeypatch):
+    """Drive `planned` with a cluster that `tell(number of the submission, id, task)` answers for."""
+
+    def driven(tell, **more):
+        handed = []
+
+        def submit(planned, chosen, having, options):
+            for run in chosen:
+                handed.append(run["id"])
+                task = str(len(handed))
+                jobs.forget("s", run["id"])
+                jobs.write("s", run["id"], f"s-{task}", 0, task)
+                queue[task] = "PENDING"
+                tell(handed.count(run["id"]), run["id"], task)
+            return {}
+
+        monkeypatch.setattr(slurm, "submit", submit)
+        monkeypatch.setattr(slurm, "POLL_S", 0.01)
+        monkeypatch.setattr(slurm.shutil, "which", lambda name: name)
+        watch = Seen()
+        return slurm.run_study(planned, Cluster(), watch, **more), handed, watch
+
+    return driven
+
+
+def test_what_is_lost_is_tried_again(planned, queue, follow):
+    def tell(number, run, task):
+        if run == OTHER or number == 3:
+            finish(planned, run)
+        else:
+            queue[task] = "NODE_FAIL" if number == 1 else "TIMEOUT"
+
+    errors, handed, watch = follow(tell)
+    assert errors == {}
+    assert handed == [RUN, OTHER, RUN, RUN]
+    assert watch.ends == {RUN: None, OTHER: None}
+    assert [error.split(" SLURM")[0] for _, error in watch.tries] == ["LostRun:", "LostRun:"]
+    assert len(attempts.tries("s", RUN)) == 2
+
+
+def test_a_machine_that_stays_broken_comes_to_an_end(planned, queue, follow):
+    def tell(number, run, task):
+        queue[task] = "FAILED"
+
+    errors, handed, _ = follow(tell, retries=1)
+    assert sorted(handed) == sorted([RUN, OTHER] * 2)
+    assert set(errors) == {RUN, OTHER}
+    assert row(planned)[0] == "failed"
+    queue.clear()  # SLURM forgets
+    assert row(planned)[0] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "count"),
+    [(None, "ValueError: no", 1), (None, "DeadKernelError: died", 3), ("CANCELLED", None, 1)],
+)
+def test_what_cannot_heal_is_not_tried_again(planned, queue, follow, said, error, count):
+    def tell(number, run, task):
+        if run == OTHER:
+            return finish(planned, run)
+        if error:
+            jobs.end("s", run, f"s-{task}", error)
+        queue[task] = said or "COMPLETED"
+
+    errors, handed, _ = follow(tell)
+    assert list(errors) == [RUN]
+    assert handed.count(RUN) == count
+    again, handed, _ = follow(lambda number, run, task: finish(planned, run))
+    assert (again, handed) == ({}, [RUN])  # a person starts it once more
+
+
+def test_another_driver_s_runs_are_left_to_it(planned, queue, follow):
+    jobs.write("s", RUN, "s-other", 0, "77")
+    queue["77"] = "PENDING"
+
+    def tell(number, run, task):
+        finish(planned, run)
+        finish(planned, RUN)
+
+    errors, handed, watch = follow(tell)
+    assert (errors, handed) == ({}, [OTHER])
+    assert set(watch.ends) == {RUN, OTHER}
+
+
+def test_the_driver_may_leave(planned, follow):
+    errors, handed, watch = follow(lambda *_: None, detach=True)
+    assert (errors, sorted(handed), watch.ends) == ({}, [RUN, OTHER], {})
+    errors, handed, _ = follow(lambda *_: None, detach=True)
+    assert handed == []
+
+
+def test_a_warning_has_the_state_saved(here):
+    """And children started meanwhile do not see the signal, which would end them."""
+    folder = here.runs / "s" / runs.CHECKPOINTS / RUN
+    called, saved = threading.Event(), folder / "training.pt"
+    with warned("s", called.set) as (begin, warning):
+        begin(RUN)
+        assert signal.SIGUSR2 in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        os.kill(os.getpid(), signal.SIGUSR2)
+        deadline = time.monotonic() + 60
+        while not (folder / SAVE_NOW).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert warning.is_set()
+        assert not called.is_set()
+        saved.write_text("state")
+        assert called.wait(60)
+    assert signal.SIGUSR2 not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_without_a_warning_nothing_is_saved(here):
+    with warned("s", lambda: pytest.fail("requeued")) as (begin, warning):
+        begin(RUN)
+    assert not warning.is_set()
+    assert not here.runs.exists()
+
+
+def test_a_task_without_its_source_says_so(planned, here, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    monkeypatch.setenv(attempts.SLURM_TASK, "")  # so that it is put back
+    handler = signal.getsignal(signal.SIGTERM)
+    jobs.write("s", OTHER, "s-1", 1, "5_1")
+    Task("s", "s-1", [planned["runs"][1] | {"sources": [RUN]}])()
+    signal.signal(signal.SIGTERM, handler)
+    assert ended(OTHER)["error"] == f"not started: its source {RUN} is not done"
+    assert not (here.runs / "s" / runs.ATTEMPTS).exists()

@@ -1,0 +1,166 @@
+"""How runs are handed over: groups, arrays, what waits for what, and a folder of one's own."""
+
+import stat
+
+import pytest
+
+from lib import files, runs
+from lib.study import jobs, state, submit
+from lib.study.cluster import Cluster
+
+
+@pytest.fixture
+def planned(here, monkeypatch):
+    """Three dense runs, two that build on the first, one that builds on all; one is timed."""
+    monkeypatch.setenv(submit.FOLDER, str(here.root / "submit"))
+    names = {"notebook": "stub", "grid": {"name": ["a", "b", "c"]}}
+    first = "stub-namea-seed{seed}"
+    here.write(
+        "s",
+        names,
+        {"notebook": "stub", "grid": {"name": ["d", "e"]}, "fixed": {"source": first}},
+        {"notebook": "stub", "fixed": {"name": "all", "sources": ["stub-name*"]}},
+        {"notebook": "stub", "grid": {"name": ["timed"]}, "exclusive": True},
+    )
+    return state.plan("s")
+
+
+@pytest.fixture
+def handed(monkeypatch):
+    """What is handed over in place of calling sbatch: (groups of ids, tasks waited for, alone)."""
+    given = []
+
+    def one(study, groups, where, after, exclusive, options):
+        given.append(([[run["id"] for run in group] for group in groups], after, exclusive))
+        job = len(given)
+        return [f"{job}_{n}" for n in range(len(groups))] if len(groups) > 1 else [str(job)]
+
+    monkeypatch.setattr(submit, "_submit", one)
+    return given
+
+
+def records() -> dict[str, dict]:
+    return jobs.records("s", [name(text) for text in "abc"])
+
+
+def ended(run: str) -> dict | None:
+    return jobs.ended("s", run, jobs.records("s", [run])[run])
+
+
+def name(text: str) -> str:
+    return f"stub-name{text}-seed1"
+
+
+def done(planned: dict, run: str, seconds: float = 10.0) -> None:
+    files.write_json(state.folder(planned) / run / runs.METRICS, {"wall_s": seconds})
+
+
+def test_an_array_for_each_set_of_sources(planned, handed):
+    made = submit.submit(planned, planned["runs"], {}, Cluster())
+    alone = [name("a"), name("b"), name("c")]
+    assert handed[0] == ([[run] for run in alone], (), False)
+    assert handed[1] == ([[name("timed")]], (), True)
+    assert handed[2] == ([[name("d")], [name("e")]], ("1_0",), False)
+    assert handed[3] == ([["stub-seed1"]], tuple(sorted(("1_0", "1_1", "1_2", "3_0", "3_1"))), False)
+    assert [run["id"] for run in made["1"]] == alone
+    assert sum(len(some) for some in made.values()) == len(planned["runs"])
+
+
+def test_sources_that_are_done_or_with_the_cluster(planned, handed):
+    done(planned, name("a"))
+    chosen = [run for run in planned["runs"] if run["id"] not in (name("a"), name("b"))]
+    submit.submit(planned, chosen, {name("b"): {"task": "77_3"}}, Cluster(group=1))
+    assert handed[0] == ([[name("c")], [name("d")], [name("e")]], (), False)
+    assert handed[2] == ([["stub-seed1"]], ("1_0", "1_1", "1_2", "77_3"), False)
+
+
+def test_a_source_that_nobody_has_is_waited_for(planned, handed):
+    """Something other than the cluster executes it, and its end is no dependency that SLURM knows."""
+    submit.submit(planned, planned["runs"][1:], {}, Cluster())
+    assert [run for groups, *_ in handed for group in groups for run in group] == [name(n) for n in ("b", "c", "timed")]
+
+
+def test_groups_of_a_size(planned, handed):
+    submit.submit(planned, planned["runs"], {}, Cluster(group=2))
+    assert handed[0][0] == [[name("a"), name("b")], [name("c")]]
+    assert handed[2] == ([[name("d"), name("e")]], ("1_0",), False)
+
+
+def by_time(planned: dict, together: list[dict]) -> list[list[dict]]:
+    return submit.grouped(together, None, state.seconds_each(planned, together))
+
+
+@pytest.mark.parametrize(("seconds", "sizes"), [(50.0, [2, 2, 1]), (1.0, [5]), (500.0, [1, 1, 1, 1, 1])])
+def test_groups_by_known_times(planned, seconds, sizes):
+    assert [len(group) for group in by_time(planned, planned["runs"][:5])] == [1] * 5
+    done(planned, name("timed"), seconds)
+    assert [len(group) for group in by_time(planned, planned["runs"][:5])] == sizes
+
+
+def test_a_group_has_an_end(planned):
+    done(planned, name("timed"), 0.001)
+    groups = by_time(planned, planned["runs"][:1] * 50)
+    assert max(map(len, groups)) == submit.RUNS_MOST
+    assert sum(map(len, groups)) == 50
+
+
+def test_arrays_have_an_end(planned, handed, monkeypatch):
+    monkeypatch.setattr(submit, "ARRAY_MOST", 2)
+    submit.submit(planned, planned["runs"][:3], {}, Cluster())
+    assert [groups for groups, *_ in handed] == [[[name("a")], [name("b")]], [[name("c")]]]
+
+
+def test_the_folder_is_private_and_elsewhere(here, monkeypatch):
+    monkeypatch.setenv(submit.FOLDER, str(here.root / "deep" / "submit"))
+    made = submit.folder("s")
+    assert stat.S_IMODE(made.stat().st_mode) == stat.S_IMODE(made.parent.stat().st_mode) == 0o700
+    made.chmod(0o777)
+    assert stat.S_IMODE(submit.folder("s").stat().st_mode) == 0o700
+    assert submit.folder("other") != made
+    monkeypatch.setenv(submit.FOLDER, str(here.runs / "mine"))
+    with pytest.raises(ValueError, match="allowed is a folder outside"):
+        submit.folder("s")
+    monkeypatch.delenv(submit.FOLDER)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here.root / "cache"))
+    assert submit.folder("s").is_relative_to(here.root / "cache" / "pruning-workbench")
+
+
+def test_what_sbatch_is_asked(planned, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_DATA", "/a folder/data")
+    options = Cluster(partition="gpu", time="1-00", mem="4G", cpus=3, array_limit=7, setup=["module load cuda"])
+    asked = submit.parameters("s-1", ("1_0", "2"), True, options)
+    assert asked["dependency"] == "afterany:1_0:2"
+    assert asked["exclusive"] is True
+    assert (asked["time"], asked["mem"], asked["cpus_per_task"], asked["array_parallelism"]) == (1440, "4G", 3, 7)
+    assert "export WORKBENCH_DATA='/a folder/data'" in asked["setup"]
+    assert asked["setup"][-1] == "module load cuda"
+    plain = submit.parameters("s-1", (), False, Cluster())
+    assert {"dependency", "exclusive", "partition", "gres", "mem"}.isdisjoint(plain)
+
+
+def test_refused_by_sbatch(planned, here, tmp_path, monkeypatch):
+    """One line of sbatch's own, and nothing is left that looks like a job."""
+    for program, text in (("srun", "exit 0"), ("sbatch", "echo 'sbatch: error: invalid partition' >&2; exit 1")):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with pytest.raises(RuntimeError, match="sbatch refused: sbatch: error: invalid partition"):
+        submit.submit(planned, planned["runs"][:3], {}, Cluster())
+    assert records() == {}
+
+
+def test_handed_over_and_written_down(planned, tmp_path, monkeypatch):
+    for program, text in (("srun", "exit 0"), ("sbatch", "echo Submitted batch job 123")):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    jobs.write("s", name("a"), "earlier", 0, "1")
+    jobs.end("s", name("a"), "earlier", "ValueError: no")
+    assert ended(name("a"))["error"] == "ValueError: no"
+    submit.submit(planned, planned["runs"][:3], {}, Cluster())
+    found = records()
+    assert [found[name(n)]["task"] for n in "abc"] == ["123_0", "123_1", "123_2"]
+    assert ended(name("a")) is None
+    assert len({record["name"] for record in found.values()}) == 1
+    submit.submit(planned, planned["runs"][:1], {}, Cluster())
+    assert records()[name("a")]["task"] == "123"
