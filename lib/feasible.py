@@ -70,7 +70,7 @@ def check(notebook: str, values: dict) -> None:
 
 def _scores(notebook: str, values: dict) -> bool:
     """Whether a run draws scoring batches: for the pruners it names, or for examples of `timing` without sources."""
-    return bool({"pruner", "compared"} & set(values)) or (notebook == "timing" and not values["sources"])
+    return bool({"pruner", "compared", "method"} & set(values)) or (notebook == "timing" and not values["sources"])
 
 
 @cache

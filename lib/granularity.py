@@ -203,7 +203,7 @@ def _nearest(units: dict[str, Units], density: float) -> Masks:
 
 def _count(n: int, density: float) -> int:
     """`kept_count`, where (1 - 0.9) * 10 is 1: a tenth of few units must not be none of them for a rounding error."""
-    return n - int((1 - density) * n + 1e-6)
+    return max(n - int((1 - density) * n + 1e-6), int(density > 0))
 
 
 def _check_staying(density: dict[str, float], groups: Collection[Group]) -> None:

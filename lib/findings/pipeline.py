@@ -53,6 +53,11 @@ def chains(book: SimpleNamespace) -> dict[str, SimpleNamespace]:
     return found
 
 
+def longer(chains: dict[str, SimpleNamespace]) -> dict[str, SimpleNamespace]:
+    """Those of more than one stage: one alone is where others start from."""
+    return {name: chain for name, chain in chains.items() if len(chain.stages) > 1}
+
+
 def so_far(stages: list[dict], images: int | None) -> SimpleNamespace:
     """The chain of a single run, as `chains` has them, from the metrics of its stages (see `lib.stages`).
 

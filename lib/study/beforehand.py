@@ -49,7 +49,7 @@ def _sure(notebook: str, values: dict) -> bool:
     if not set(values.get("latency_batches", [])) <= set(DIGITS["test_images"]):
         return False
     left = (values.get("train_images") or DIGITS["train_images"][-1]) - 10 * max(10, values.get("scoring_images", 0))
-    if values.get("validation_images", 10) not in range(10, left + 1):
+    if values.get("validation_images") not in (None, *range(10, left + 1)):
         return False
     limits = DIGITS | TRACE if notebook == "trace" else DIGITS
     return all(not values.get(name) or values[name] in allowed for name, allowed in limits.items())
