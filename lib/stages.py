@@ -28,9 +28,9 @@ from lib.pipeline import grids, inputs, measure, stored
 from lib.pipeline.network import Network
 from lib.pipeline.training import fine_tune
 from lib.pipeline.weights import of_layers
+from lib.study.spec import SAME
 
 MODEL = "model.safetensors"
-SAME = ("data", "model", "seed", "train_images", "validation_images")  # of a stage and its source
 ANEW = 1_000_003  # added to the seed of a network that is trained from scratch
 Batches = list[tuple]
 
@@ -77,7 +77,7 @@ def opened(run: runs.Run, dataset: Dataset, rounded: bool = False) -> Network:
         if not (path := runs.directory(source) / MODEL).is_file():
             raise ValueError(f"source {source!r} has no {MODEL}: a run of a stage is allowed, such as pretrained")
         theirs = runs.parameters_of(source)
-        for name in SAME:
+        for name in SAME:  # by hand too, as a study checks it
             if theirs[name] != values[name]:
                 raise ValueError(f"{name} is {values[name]!r} and that of source {source!r} is {theirs[name]!r}")
         return stored.load(path, model)

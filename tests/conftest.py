@@ -4,6 +4,7 @@ import pytest
 from stub_study import Bench
 
 from lib import parameters, paths
+from lib.study import state
 
 
 @pytest.fixture
@@ -24,3 +25,15 @@ def here(bench, monkeypatch):
     yield bench
     signal.signal(signal.SIGTERM, handler)
     parameters.declared.cache_clear()
+
+
+@pytest.fixture
+def expand(bench, monkeypatch):
+    """Runs of a study of these blocks, over the real notebooks."""
+    monkeypatch.setattr(paths, "STUDIES", bench.studies)
+
+    def expanded(*blocks: dict, **more) -> list[dict]:
+        bench.write("s", *blocks, **more)
+        return state.plan("s")["runs"]
+
+    return expanded

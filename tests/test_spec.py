@@ -11,18 +11,6 @@ from lib.study import state
 STUDIES = sorted(path.stem for path in paths.STUDIES.glob("*.yaml"))
 
 
-@pytest.fixture
-def expand(bench, monkeypatch):
-    """Runs of a study of these blocks, over the real notebooks."""
-    monkeypatch.setattr(paths, "STUDIES", bench.studies)
-
-    def expanded(*blocks: dict, **more) -> list[dict]:
-        bench.write("s", *blocks, **more)
-        return state.plan("s")["runs"]
-
-    return expanded
-
-
 def accuracy(fixed=(), **more) -> dict:
     return {"notebook": "accuracy", "fixed": dict(fixed)} | more
 

@@ -2,24 +2,9 @@
 
 import pytest
 
-from lib import paths
-from lib.study import state
-
 DENSE = {"accuracy": {"pruner": "dense", "density": 1.0}}
 MAG = {"accuracy": {"pruner": "mag", "density": 0.5}}
 LOOK = {"sensitivity": {"sparsities": [0.5]}}
-
-
-@pytest.fixture
-def expand(bench, monkeypatch):
-    """Runs of a study of these blocks, over the real notebooks."""
-    monkeypatch.setattr(paths, "STUDIES", bench.studies)
-
-    def expanded(*blocks: dict, **more) -> list[dict]:
-        bench.write("s", *blocks, **more)
-        return state.plan("s")["runs"]
-
-    return expanded
 
 
 def chain(*stages: dict, **more) -> dict:
