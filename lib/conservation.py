@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lib import catalog
 from lib import train as training
 from lib.data import Dataset
+from lib.hooks import hooked
 from lib.masks import Masks, Scores, evaluating, full, keep_top, prunable
 from lib.pruners import SCHEDULES, Batches, densities
 from lib.pruners.common import checked, effective, gradients, running
@@ -138,17 +139,17 @@ def _reached(model: nn.Module, image: Tensor) -> dict[str | None, set[str]]:
         ends.append((output.detach().requires_grad_(), name))
         return ends[-1][0].clone()  # so that an activation may work in place
 
-    hooks = []
-    try:
-        for name in _parts(prunable(model)):
-            layer = model.get_submodule(name)
-            hooks.append(layer.register_forward_pre_hook(lambda _, given, name=name: note(name, given[0])))
-            hooks.append(layer.register_forward_hook(lambda _, given, output, name=name: cut(name, output)))
-        with evaluating(model):
-            note(None, model(image))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    watched = {name: model.get_submodule(name) for name in _parts(prunable(model))}
+    noting = hooked(
+        layer.register_forward_pre_hook(lambda _, given, name=name: note(name, given[0]))
+        for name, layer in watched.items()
+    )
+    cutting = hooked(
+        layer.register_forward_hook(lambda _, given, output, name=name: cut(name, output))
+        for name, layer in watched.items()
+    )
+    with noting, cutting, evaluating(model):
+        note(None, model(image))
     return found
 
 

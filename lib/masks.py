@@ -6,7 +6,7 @@ see `prunable`. What they do not name is dense: scoring, ranking, applying, coun
 
 import re
 from collections.abc import Callable, Collection
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lib.data.dataset import blank
+from lib.hooks import hooked
 from lib.layer_tables import histogram_rows as histogram_rows
 from lib.layer_tables import layer_rows as layer_rows
 from lib.ranking import Masks as Masks
@@ -161,16 +162,10 @@ def _neutral(name: str, tensor: Tensor) -> Tensor:
     return torch.full_like(tensor, 0 if zero else 1, dtype=torch.float64)
 
 
-@contextmanager
-def _layer_norms_left_out(model: nn.Module):
+def _layer_norms_left_out(model: nn.Module) -> AbstractContextManager[None]:
     """Inside the `with` they return what they get: of equal numbers they would make zeros."""
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
-    handles = [norm.register_forward_hook(lambda norm, inputs, output: inputs[0]) for norm in norms]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooked(norm.register_forward_hook(lambda norm, inputs, output: inputs[0]) for norm in norms)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lib.data import Dataset, normalise
 from lib.data.sampling import balanced
+from lib.hooks import hooked
 from lib.masks import evaluating
 
 LARGEST, STEPS = 127, 255  # the largest integer of a weight; the steps of an activation
@@ -163,14 +164,10 @@ def ranges_of(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Ranges:
         return look
 
     watched = {name: layer for name, layer in layers(model).items() if not isinstance(layer, nn.Embedding)}
-    hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in watched.items()]
-    try:
-        with evaluating(model):
-            for x, _ in batches:
-                model(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    watching = hooked(layer.register_forward_pre_hook(watch(name)) for name, layer in watched.items())
+    with watching, evaluating(model):
+        for x, _ in batches:
+            model(x)
     return found
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from lib.device import synchronise
 from lib.files import replacing
+from lib.hooks import hooked
 
 
 def record(
@@ -84,14 +85,13 @@ def _step(forward, source, device, step: int, warmup: int) -> None:
     synchronise(device)
 
 
-def _convolution_names(model: nn.Module | None, names: list) -> ExitStack:
-    """While it is open, each call of a convolution appends its module's name to `names`."""
-    stack = ExitStack()
-    for name, module in model.named_modules() if model is not None else ():
-        if isinstance(module, nn.modules.conv._ConvNd):
-            handle = module.register_forward_pre_hook(lambda *_, name=name: names.append(name))
-            stack.callback(handle.remove)
-    return stack
+def _convolution_names(model: nn.Module | None, names: list) -> AbstractContextManager[None]:
+    """Inside the `with`, each call of a convolution appends its module's name to `names`."""
+    return hooked(
+        module.register_forward_pre_hook(lambda *_, name=name: names.append(name))
+        for name, module in (model.named_modules() if model is not None else ())
+        if isinstance(module, nn.modules.conv._ConvNd)
+    )
 
 
 def _header(profiler, entries: dict) -> None:

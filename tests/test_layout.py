@@ -23,7 +23,7 @@ RECORD = {
 }  # fmt: skip
 COMPUTE = {
     "ablations", "checkpoint", "compact", "compiling", "conservation", "data", "device", "explore", "feasible",
-    "flops", "formats", "formats_int8", "granularity", "inference", "layer_tables", "masks", "memory", "models",
+    "flops", "formats", "formats_int8", "granularity", "hooks", "inference", "layer_tables", "masks", "memory", "models",
     "multishot", "noise", "optimizers", "parametrised", "pipeline", "precision", "pruners", "quantise",
     "quantised_pruning", "quantised_runtime", "ranking", "reference_checkpoint", "repeated", "runtimes",
     "semi_structured", "sensitivity", "small_maps", "sparsity", "storage", "structured", "timing", "tracing", "train",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lib.catalog import ACTIVATION_METHODS
 from lib.data import Dataset
+from lib.hooks import hooked
 from lib.masks import evaluating
 from lib.pipeline import activations
 from lib.pipeline.network import Network
@@ -39,14 +40,8 @@ def attach(model: nn.Module, inputs: dict) -> Iterator[nn.Module]:
     """
     _known("inputs", inputs, set(), {"prune", "round"})
     changes = [*_prunings(model, inputs.get("prune")), *_roundings(model, inputs.get("round"))]
-    handles = []
-    try:
-        for layer, change in changes:
-            handles.append(layer.register_forward_pre_hook(_hook(change)))
+    with hooked(layer.register_forward_pre_hook(_hook(change)) for layer, change in changes):
         yield model
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _hook(change: Change):
@@ -153,14 +148,10 @@ def _sets(net: Network, method: str, share: float, batches: Batches) -> dict[str
         return look
 
     watched = pruned_layers(net.model, method)
-    handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in watched.items()]
-    try:
-        with evaluating(net.model), attach(net.model, net.inputs):
-            for x, _ in batches:
-                net.model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watching = hooked(layer.register_forward_pre_hook(watch(name)) for name, layer in watched.items())
+    with watching, evaluating(net.model), attach(net.model, net.inputs):
+        for x, _ in batches:
+            net.model(x)
     unseen = [name for name in watched if name not in found]
     if unseen:
         raise ValueError(f"calibration sees no input of {unseen[0]}: only layers that the model calls are allowed")

@@ -14,13 +14,14 @@ of a layer's input, the images in which it is not zero; the rest is one small co
 the numbers of kept weights, in float64, which holds them up to 9e15.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from math import nan
 
 import torch
 from torch import Tensor, nn
 
+from lib.hooks import hooked
 from lib.masks import evaluating
 from lib.pipeline.inputs import attach, layers
 from lib.pipeline.network import Network
@@ -58,23 +59,16 @@ def count(net: Network, images: Tensor, batch: int = 256) -> tuple[dict, list[di
     return _totals(found, len(images)), [_row(sums, len(images)) for sums in found]
 
 
-@contextmanager
-def _before(model: nn.Module, look: Callable[[str, nn.Module, Tensor], None]) -> Iterator[None]:
+def _before(model: nn.Module, look: Callable[[str, nn.Module, Tensor], None]) -> AbstractContextManager[None]:
     """Inside the `with`, `look` sees what enters each layer; hooks run in the order in which they were registered."""
 
     def hook(name: str):
         return lambda layer, inputs: look(name, layer, inputs[0])
 
-    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers(model).items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooked(layer.register_forward_pre_hook(hook(name)) for name, layer in layers(model).items())
 
 
-@contextmanager
-def _after(model: nn.Module, places: dict[str, int]) -> Iterator[None]:
+def _after(model: nn.Module, places: dict[str, int]) -> AbstractContextManager[None]:
     """Inside the `with`, the output positions of each layer are counted, as in `lib.flops`, over all images."""
 
     def hook(name: str):
@@ -83,12 +77,7 @@ def _after(model: nn.Module, places: dict[str, int]) -> Iterator[None]:
 
         return look
 
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers(model).items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return hooked(layer.register_forward_hook(hook(name)) for name, layer in layers(model).items())
 
 
 def _adding(counts: dict[str, tuple[Tensor, int]]):

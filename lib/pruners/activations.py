@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.hooks import hooked
 from lib.masks import Masks, Scores
 from lib.pruners.common import Batches, checked, effective, running
 
@@ -27,19 +28,18 @@ def wanda(
     weights = effective(model, masks)
     squares: dict[str, Tensor] = {}
     seen = {"texts": None}  # the batch that is going through, if it is one of texts
-    handles = []
-    try:
-        for owner in dict.fromkeys(name.rpartition(".")[0] for name in weights):
-            parts = [part for part in ("weight", "bias") if f"{owner}.{part}" in weights]
-            layer = model.get_submodule(owner)
-            handles.append(layer.register_forward_hook(partial(_add, squares, seen, owner, parts)))
-        with running(model, training) as logits:
-            for x, _ in checked(batches):
-                seen["texts"] = None if x.is_floating_point() else x
-                logits(weights, x)
-    finally:
-        for handle in handles:
-            handle.remove()
+    owned: dict[str, list[str]] = {}
+    for owner, _, part in (name.rpartition(".") for name in weights):
+        if part in ("weight", "bias"):
+            owned.setdefault(owner, []).append(part)
+    adding = hooked(
+        model.get_submodule(owner).register_forward_hook(partial(_add, squares, seen, owner, parts))
+        for owner, parts in owned.items()
+    )
+    with adding, running(model, training) as logits:
+        for x, _ in checked(batches):
+            seen["texts"] = None if x.is_floating_point() else x
+            logits(weights, x)
     unseen = [name for name in weights if name not in squares]
     if unseen:
         raise ValueError(f"pruner wanda sees no input of {unseen[0]}: only layers that the model calls are allowed")

@@ -164,7 +164,7 @@ class _Driver:
             self.watch.ended(run, self.errors[run["id"]])
         mine = [run for run, _ in self.running.values()]
         busy = self._elsewhere()
-        for run in _startable(self.waiting, mine, busy, self.jobs):
+        for run in startable(self.waiting, mine, busy, self.jobs):
             self.waiting.remove(run)
             self.watch.started(run)
             place = self.free.pop(0)
@@ -206,7 +206,7 @@ def _threads(run: dict, jobs: int) -> int:
     return cores if run["exclusive"] else max(1, cores // jobs)
 
 
-def _startable(waiting: list[dict], running: list[dict], busy: set[str], jobs: int) -> list[dict]:
+def startable(waiting: list[dict], running: list[dict], busy: set[str], jobs: int) -> list[dict]:
     """Runs to start now, in order; `waiting` and `running` are also what their sources may still be in.
 
     Those in `busy` are executed by something else.

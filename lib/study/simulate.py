@@ -12,7 +12,7 @@ def wall_s(planned: list[dict], seconds: dict[str, float], slots: int, fixed_s: 
     waiting, ends, now = list(planned), {}, 0.0
     known = {run["id"]: run for run in planned}
     while waiting or ends:
-        for run in execute._startable(waiting, [known[name] for name in ends], set(), slots):
+        for run in execute.startable(waiting, [known[name] for name in ends], set(), slots):
             waiting.remove(run)
             ends[run["id"]] = now + fixed_s + seconds[run["id"]]
         now = min(ends.values())
