@@ -14,7 +14,7 @@ import pandas as pd
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-from lib import catalog, plots, runs, tables
+from lib import catalog, frames, plots, runs, tables
 from lib.study import state
 from lib.study import status as statuses
 
@@ -46,12 +46,12 @@ def curves(study: str) -> widgets.Widget:
     """Learning curves of the finished accuracy runs of `study`, chosen by task, method and compression."""
     if runs.in_study():  # nobody moves a control there, and the curves of half a study mislead
         return widgets.HTML(f"Open the notebook in JupyterLab to choose among the curves of runs/{escape(study)}.")
-    done = runs.load(study)
+    done = frames.load(study)
     done = done[done["notebook"] == "accuracy"] if not done.empty else done
     if done.empty:
         return widgets.HTML(f"No finished accuracy run in runs/{escape(study)} yet: run this notebook, or a study.")
     done = tables.described(done)
-    histories = runs.table(study, done["run"], "history")
+    histories = frames.table(study, done["run"], "history")
 
     def draw(task, method, compression) -> Figure:
         dense = done["pruner"] == "dense"

@@ -3,7 +3,6 @@
 `metrics.json` appears by a rename when everything else is there; its existence means that the run finished.
 """
 
-import io
 import math
 import os
 import shutil
@@ -11,10 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
-
-import pandas as pd
 
 from lib import machine, parameters, paths
 from lib.files import read_json, replacing, write_json
@@ -113,12 +109,14 @@ def _checkpoints(run: Run) -> Path:
     return folder / CHECKPOINTS / name
 
 
-def finish(run: Run, metrics: dict, **tables: pd.DataFrame | list[dict]) -> dict:
-    """Write each table as `<name>.csv`, then `metrics.json`: the run counts as done from here on.
+def finish(run: Run, metrics: dict, **tables) -> dict:
+    """Write each table, a DataFrame or a list of dicts, as `<name>.csv`, then `metrics.json`: from here on it is done.
 
     `metrics` is flat, with units in its keys; not-a-number becomes null. Adds `wall_s`, from `begin` to now.
     The states of its trainings are no longer needed and go.
     """
+    import pandas as pd  # takes a second, and who only asks for the state of runs does not need it
+
     for name, rows in tables.items():
         with replacing(run.directory / f"{name}.csv") as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False)
@@ -171,66 +169,6 @@ def finished(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"[!.]*/{METRICS}"))
 
 
-def load(study: str, only: Iterable[str] | None = None) -> pd.DataFrame:
-    """One row a finished run of `study`: `run`, parameters, metrics, and where it ran.
-
-    `only` restricts to these run ids, in their order. An empty study gives an empty frame.
-    """
-    folders = {d.name: d for d in finished(paths.RUNS / study)}
-    names = folders if only is None else [name for name in only if name in folders]
-    return pd.DataFrame([_row(folders[name]) for name in names])
-
-
-def _row(folder: Path) -> dict:
-    run = read_json(folder / RUN)
-    values = {name: hashable(value) for name, value in run["parameters"].items()}
-    hardware = run["hardware"]
-    gpus = ", ".join(f"{g['name']} (driver {g['driver']})" for g in hardware["gpus"])
-    place = {
-        "cpu": hardware["cpu"],
-        "cores": hardware["cores"],
-        "memory_gib": hardware["memory_gib"],
-        "os": hardware["os"],
-        "gpu": gpus or "none",
-        "threads": run["threads"],
-        "cpu_busy_pct": run["load_at_start"]["cpu_busy_pct"],
-        "neighbours": run["neighbours"],
-    }
-    return {"run": folder.name, "notebook": run["notebook"], **values, **read_json(folder / METRICS), **place}
-
-
-def hashable(value):
-    """A parameter as a cell of a frame whose rows are grouped by it: a list as a tuple, a table as text."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {each}" for key, each in value.items())
-    return tuple(value) if isinstance(value, list) else value
-
-
 def facts(study: str, run: str) -> dict:
     """Everything in `run.json` of one run."""
     return read_json(paths.RUNS / study / run / RUN)
-
-
-def table(study: str, names: Iterable[str], file: str) -> pd.DataFrame:
-    """The tables `file`.csv of several runs under one another, with a first column `run`."""
-    found = ((name, paths.RUNS / study / name / f"{file}.csv") for name in names)
-    texts = [(name, path.read_text(encoding="utf-8")) for name, path in found if path.is_file()]
-    if not texts:
-        return pd.DataFrame(columns=["run"])
-    joined = pd.concat([_parsed(list(alike)) for _, alike in groupby(texts, key=_columns)], ignore_index=True)
-    return joined[["run", *(c for c in joined if c != "run")]]
-
-
-def _columns(table: tuple[str, str]) -> tuple[str, str]:
-    """What the tables that are parsed together share; one with quoted cells, which may hold line ends, is alone."""
-    name, text = table
-    return name if '"' in text else "", text.partition("\n")[0]
-
-
-def _parsed(tables: list[tuple[str, str]]) -> pd.DataFrame:
-    """Tables of the same columns as one, with their `run`: hundreds of small ones are read in a tenth of the time."""
-    if len(tables) == 1:
-        return pd.read_csv(io.StringIO(tables[0][1])).assign(run=tables[0][0])
-    bodies = [(name, [line for line in text.split("\n")[1:] if line.strip()]) for name, text in tables]
-    lines = [tables[0][1].partition("\n")[0], *(line for _, body in bodies for line in body)]
-    return pd.read_csv(io.StringIO("\n".join(lines))).assign(run=[name for name, body in bodies for _ in body])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from lib import networks, paths, runs, shares, tables
+from lib import frames, networks, paths, runs, shares, tables
 from lib.markup import code
 from lib.study import reference, state
 
@@ -53,7 +53,7 @@ def load(study: str, results: str = "") -> SimpleNamespace:
 
 def _book(name: str, plan: dict, folder: Path | None, beside: SimpleNamespace | None = None) -> SimpleNamespace:
     study = plan["study"]
-    everything = runs.load(study, [run["id"] for run in plan["runs"]])
+    everything = frames.load(study, [run["id"] for run in plan["runs"]])
     if everything.empty:
         raise ValueError(f"study {name!r} has no finished run: python -m lib.study run {name}")
     accuracy = everything[everything["notebook"] == "accuracy"]
@@ -79,8 +79,8 @@ def _book(name: str, plan: dict, folder: Path | None, beside: SimpleNamespace | 
         staged=staged(plan),
         everything=everything,
         gaps=state.gaps(plan),
-        histories=runs.table(study, accuracy["run"], "history"),
-        layers=runs.table(study, accuracy["run"], "layers"),
+        histories=frames.table(study, accuracy["run"], "history"),
+        layers=frames.table(study, accuracy["run"], "layers"),
         data=_data(study, everything["run"]),
         facts={run: runs.facts(study, run) for run in everything["run"]},
     )
@@ -215,7 +215,7 @@ def _compared(looked: pd.DataFrame) -> dict[tuple[str, float], pd.DataFrame]:
 
 
 def _layers(book: SimpleNamespace, chosen: pd.DataFrame) -> pd.DataFrame:
-    return runs.table(book.study, chosen["run"], "layers")
+    return frames.table(book.study, chosen["run"], "layers")
 
 
 def checkpoints(book: SimpleNamespace) -> pd.DataFrame:

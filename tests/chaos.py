@@ -22,7 +22,7 @@ sys.path[:0] = [name for name in (str(HERE.parent), str(HERE)) if name not in sy
 
 from stub_study import Bench, kernels, write_notebook  # noqa: E402
 
-from lib import paths, runs  # noqa: E402
+from lib import frames, paths  # noqa: E402
 
 KINDS = ("driver", "nursery", "kernel", "run")  # whose process is killed; `run` is one that executes runs by hand
 JOBS = 2
@@ -99,7 +99,7 @@ def _id(name: str) -> str:
 def results(bench: Six) -> dict[str, dict]:
     """Run -> all of it but the times: its row of the frame that reports read, its tables, the names of its files."""
     with _at(bench.runs):
-        frame = runs.load(STUDY)
+        frame = frames.load(STUDY)
     changing = [c for c in frame if c.endswith("_s") or c in ("cpu_busy_pct", "neighbours")]
     rows = frame.drop(columns=changing).set_index("run").to_dict("index") if len(frame) else {}
     folders = {run: bench.runs / STUDY / run for run in rows}

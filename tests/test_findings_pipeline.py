@@ -8,7 +8,7 @@ import pytest
 import stub_pipeline
 from stub_pipeline import ALL, IMAGES, Pipeline
 
-from lib import files, paths, runs, summary
+from lib import files, frames, paths, runs, summary
 from lib.findings import pipeline, pipeline_methods, pipeline_rounding, pipeline_said, pipeline_sizes, settings
 
 NUMBERS = count()  # of studies that a test makes beside each other
@@ -306,7 +306,7 @@ def test_both_ways_to_count():
     book, chains = study(stub_pipeline.typical())
     found = pipeline_sizes.counted(book, chains["whole"])
     first, last = (chains["whole"].stages[at].rows.iloc[0] for at in (0, -1))
-    tables = [runs.table("p", [row["run"]], "parts") for row in (first, last)]
+    tables = [frames.table("p", [row["run"]], "parts") for row in (first, last)]
     whole = [table["bytes"].sum() for table in tables]
     linear = [table.loc[table["tensor"].isin(["fc.weight", "fc.bias"]), "bytes"].sum() for table in tables]
     assert found["whole_pct"] == pytest.approx(100 * last["file_bytes"] / first["file_bytes"])
@@ -331,7 +331,7 @@ def test_ways_that_agree_are_left_out(monkeypatch):
     files = {"one": pd.DataFrame(same | {"bytes": [100, 100]}), "two": pd.DataFrame(same | {"bytes": [50, 50]})}
     monkeypatch.setattr(pipeline_sizes, "LEAST_LINEAR", 1)
     pair = iter(files.values())
-    monkeypatch.setattr(pipeline_sizes.runs, "table", lambda *_: next(pair))
+    monkeypatch.setattr(pipeline_sizes.frames, "table", lambda *_: next(pair))
     assert pipeline_sizes.counted(book, chains["whole"]) is None
 
 

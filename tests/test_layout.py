@@ -16,15 +16,15 @@ from lib import catalog, parameters, paths
 ROOT = paths.ROOT
 NEUTRAL = {"catalog", "files", "rates", "rounds", "widths"}
 RECORD = {
-    "command", "findings", "machine", "markup", "networks", "panels", "panels_trace", "parameters", "paths", "plots",
-    "plots_collapse", "plots_conservation", "plots_levels", "plots_pipeline", "plots_quantisation", "plots_repeated",
-    "plots_runtimes", "plots_sensitivity", "plots_structures", "plots_trace", "progress", "report", "runs", "shares",
-    "study", "summary", "tables", "traces",
+    "command", "findings", "frames", "machine", "markup", "networks", "panels", "panels_trace", "parameters", "paths",
+    "plots", "plots_collapse", "plots_conservation", "plots_levels", "plots_pipeline", "plots_quantisation",
+    "plots_repeated", "plots_runtimes", "plots_sensitivity", "plots_structures", "plots_trace", "progress", "report",
+    "runs", "shares", "study", "summary", "tables", "traces",
 }  # fmt: skip
 COMPUTE = {
     "ablations", "checkpoint", "compact", "compiling", "conservation", "data", "device", "explore", "feasible",
-    "flops", "formats", "formats_int8", "granularity", "hooks", "inference", "layer_tables", "masks", "memory", "models",
-    "multishot", "noise", "optimizers", "parametrised", "pipeline", "precision", "pruners", "quantise",
+    "flops", "formats", "formats_int8", "granularity", "hooks", "inference", "layer_tables", "masks", "memory",
+    "models", "multishot", "noise", "optimizers", "parametrised", "pipeline", "precision", "pruners", "quantise",
     "quantised_pruning", "quantised_runtime", "ranking", "reference_checkpoint", "repeated", "runtimes",
     "semi_structured", "sensitivity", "small_maps", "sparsity", "storage", "structured", "timing", "tracing", "train",
 }  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import paths, runs
+from lib import frames, paths, runs
 
 
 def namespace(**given) -> dict:
@@ -116,23 +116,23 @@ def test_finished_skips_attempts_and_unfinished_runs(here):
 def test_load_is_a_row_a_run(here):
     finished("s", "x", {"top1_pct": 50.0}, name="one", sources=["s/y"])
     finished("s", "y", {"top1_pct": None}, name="two", seed=2)
-    frame = runs.load("s")
+    frame = frames.load("s")
     assert list(frame["run"]) == ["x", "y"]
     assert list(frame["name"]) == ["one", "two"]
     assert frame.loc[0, "sources"] == ("s/y",)
     assert frame["top1_pct"].isna().tolist() == [False, True]
     assert {"cpu", "cores", "gpu", "threads", "neighbours", "wall_s", "notebook"} <= set(frame)
-    assert list(runs.load("s", ["y", "nothing", "x"])["run"]) == ["y", "x"]
-    assert runs.load("nothing").empty
+    assert list(frames.load("s", ["y", "nothing", "x"])["run"]) == ["y", "x"]
+    assert frames.load("nothing").empty
 
 
 def test_tables_under_one_another(here):
     finished("s", "x", tables={"rows": [{"a": 1}, {"a": 2}]})
     finished("s", "y", tables={"rows": [{"a": 3, "b": 4}]})
-    frame = runs.table("s", ["y", "nothing", "x"], "rows")
+    frame = frames.table("s", ["y", "nothing", "x"], "rows")
     assert list(frame.columns) == ["run", "a", "b"]
     assert frame[["run", "a"]].to_numpy().tolist() == [["y", 3], ["x", 1], ["x", 2]]
-    assert runs.table("s", ["x"], "absent").empty
+    assert frames.table("s", ["x"], "absent").empty
 
 
 def test_many_tables_are_those_read_one_by_one(here):
@@ -151,7 +151,7 @@ def test_many_tables_are_those_read_one_by_one(here):
     order = ["b", "a", "c", "d", "e", "g", "f"]
     alone = [pd.read_csv(here.runs / "s" / name / "rows.csv").assign(run=name) for name in order]
     wanted = pd.concat([frame for frame in alone if len(frame)], ignore_index=True)
-    frame = runs.table("s", order, "rows")
+    frame = frames.table("s", order, "rows")
     pd.testing.assert_frame_equal(frame[wanted.columns], wanted)
     assert list(frame.columns)[0] == "run"
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from stub_study import write_notebook
 
-from lib import feasible, parameters, paths, runs
+from lib import feasible, frames, parameters, paths, runs
 from lib.study import beforehand, state
 
 CELLS = (
@@ -39,7 +39,7 @@ def test_from_the_study_to_the_frame(shares):
     assert [run["parameters"]["layer_shares"] for run in planned["runs"]] == tables
     done = shares.run("run", "s", "--jobs", "1")
     assert done.returncode == 0, done.stderr
-    frame = runs.load("s", ids)
+    frame = frames.load("s", ids)
     assert frame["value"].tolist() == [0, 3.25, 1.5]
     assert frame["layer_shares"].tolist() == ["", "* 0.25, last 1.0", "layers.0 0.5"]
     assert frame.groupby("layer_shares").size().tolist() == [1, 1, 1]

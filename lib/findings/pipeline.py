@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from lib import runs, summary, tables
+from lib import frames, summary, tables
 from lib.findings.accuracy import CLEAR, difference
 from lib.markup import code, plain
 
@@ -29,7 +29,7 @@ def chains(book: SimpleNamespace) -> dict[str, SimpleNamespace]:
     """Name -> chain: `name`, `task`, `data`, `model`, `images` (of the test set) and `stages`, the original first.
 
     A stage has `number` (from 1), `notebook`, `short` and `what` (what it did, in few words and in its own), `planned`
-    (run ids, a run a seed), `rows` (its finished runs as `runs.load` has them) and `gaps` (run -> why it is missing).
+    (run ids, a run a seed), `rows` (its finished runs as `frames.load` has them) and `gaps` (run -> why it is missing).
     Where a chain begins with a run of no chain or of another, the stages before that are its own first ones.
     ValueError for two runs of one stage and seed.
     """
@@ -151,7 +151,9 @@ def last_layers(book: SimpleNamespace, chain: SimpleNamespace) -> SimpleNamespac
     if not (done := finished(chain)):
         return None
     run = done[-1].rows["run"].iloc[:1]
-    return SimpleNamespace(stage=done[-1], **{name: runs.table(book.study, run, name) for name in ("layers", "parts")})
+    return SimpleNamespace(
+        stage=done[-1], **{name: frames.table(book.study, run, name) for name in ("layers", "parts")}
+    )
 
 
 def gaps(chain: SimpleNamespace) -> str | None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from lib import runs
+from lib import frames
 from lib.findings.pipeline import finished, mean, steps
 
 
@@ -19,7 +19,7 @@ def effects(book: SimpleNamespace, chain: SimpleNamespace) -> list[dict]:
     """
     rows = []
     for stage in finished(chain):
-        found = runs.table(book.study, stage.rows["run"], "effects") if stage.notebook == "quantise" else []
+        found = frames.table(book.study, stage.rows["run"], "effects") if stage.notebook == "quantise" else []
         if len(found):
             sums = found.groupby("run")[["kept", "zeroed", "clipped"]].sum().mean()
             ends = {"least": int(found["values"].min()), "most": int(found["values"].max())}

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from lib import runs, summary, tables
+from lib import frames, summary, tables
 from lib.findings.pipeline import finished, mean
 from lib.findings.pipeline_said import points_of
 
@@ -31,7 +31,7 @@ def counted(book: SimpleNamespace, chain: SimpleNamespace) -> dict | None:
     done = finished(chain)
     if len(done) < 2 or done[0] is not chain.stages[0]:
         return None
-    first, last = (runs.table(book.study, stage.rows["run"].iloc[:1], "parts") for stage in (done[0], done[-1]))
+    first, last = (frames.table(book.study, stage.rows["run"].iloc[:1], "parts") for stage in (done[0], done[-1]))
     if not {"convolution", LINEAR} <= set(first["holder"]):
         return None
     whole, rest = ([part["bytes"].sum() for part in pair] for pair in ((first, last), map(_without, (first, last))))
@@ -88,7 +88,7 @@ def coded(book: SimpleNamespace, chain: SimpleNamespace) -> SimpleNamespace | No
     if not found:
         return None
     run = found[-1].rows["run"].iloc[:1]
-    both = {name: runs.table(book.study, run, name) for name in ("coders", "codes")}
+    both = {name: frames.table(book.study, run, name) for name in ("coders", "codes")}
     return SimpleNamespace(stage=found[-1], **both) if all(map(len, both.values())) else None
 
 
