@@ -28,6 +28,15 @@ def here(bench, monkeypatch):
 
 
 @pytest.fixture
+def planned(here):
+    """The plan of a study `s` of two runs of `stub`, saved."""
+    here.write("s", {"notebook": "stub", "grid": {"name": ["a", "b"]}})
+    found = state.plan("s")
+    state.save(found)
+    return found
+
+
+@pytest.fixture
 def expand(bench, monkeypatch):
     """Runs of a study of these blocks, over the real notebooks."""
     monkeypatch.setattr(paths, "STUDIES", bench.studies)

@@ -156,19 +156,10 @@ def test_html_stays_text_and_maths_and_code_stay_what_they_are():
     assert markup.code("conv1.weight") == "`conv1.weight`"
 
 
-@pytest.fixture
-def study(here):
-    """A study of two runs, planned and saved."""
-    here.write("s", {"notebook": "stub", "grid": {"name": ["a", "b"]}})
-    planned = state.plan("s")
-    state.save(planned)
-    return planned
-
-
-def test_the_reason_of_a_failed_run_and_the_title_are_text(study, here, displayed, tmp_path):
+def test_the_reason_of_a_failed_run_and_the_title_are_text(planned, here, displayed, tmp_path):
     for hostile in HOSTILE:
         write_json(here.runs / "s" / RUN / runs.ERROR, {"error": f"ValueError: {hostile}"})
-        book = SimpleNamespace(gaps=state.gaps(study))
+        book = SimpleNamespace(gaps=state.gaps(planned))
         show.table(settings.gaps(book), f"tbl-gaps-{len(displayed)}", "Missing.")
     frame = pd.DataFrame(columns=["task", "pruner", "seed", "data", "model", "run"])
     empty = {"reference": False, "name": "s", "everything": frame, "involved": frame, "done": frame, "gaps": {}}
@@ -190,7 +181,7 @@ def test_panels_show_names_as_text(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["../s", "/tmp", "..", ".", "a/b", "a\\b", "", "-a", ".s", "a\n", "s\0"])
-def test_names_stay_below_runs(study, here, name):
+def test_names_stay_below_runs(planned, here, name):
     outside = here.root / "s"
     outside.mkdir(exist_ok=True)
     for said in (lambda: paths.inside("study", name), lambda: state.load_plan(name), lambda: summary.load(name)):
@@ -243,19 +234,19 @@ def test_swept_values_make_names_of_one_folder(here, value):
 
 
 @pytest.mark.parametrize("what", ["id", "source"])
-def test_a_plan_of_others_leads_nowhere(study, here, what):
-    planned = read_json(here.runs / "s" / state.PLAN)
-    planned["study"] = "../../elsewhere"
-    write_json(here.runs / "s" / state.PLAN, planned)
+def test_a_plan_of_others_leads_nowhere(planned, here, what):
+    theirs = read_json(here.runs / "s" / state.PLAN)
+    theirs["study"] = "../../elsewhere"
+    write_json(here.runs / "s" / state.PLAN, theirs)
     assert state.load_plan("s")["study"] == "s"
-    planned["runs"][0] |= {"id": "../../x"} if what == "id" else {"sources": ["/etc/x"]}
-    write_json(here.runs / "s" / state.PLAN, planned)
+    theirs["runs"][0] |= {"id": "../../x"} if what == "id" else {"sources": ["/etc/x"]}
+    write_json(here.runs / "s" / state.PLAN, theirs)
     with pytest.raises(ValueError, match=r"id of a run: received '[./etcx]+', allowed are letters"):
         state.load_plan("s")
 
 
 @pytest.mark.parametrize("record", [{"run": "../../victim", "number": 1}, {"run": RUN, "number": "1/../../../victim"}])
-def test_a_record_of_others_removes_nothing(study, here, record):
+def test_a_record_of_others_removes_nothing(planned, here, record):
     victim = here.root / "victim.1"
     victim.mkdir()
     (here.root / "victim").mkdir()
@@ -263,7 +254,7 @@ def test_a_record_of_others_removes_nothing(study, here, record):
     write_json(work / attempts.ATTEMPT, {"host": "another", "process": 1, "born": 0.0, "started_utc": ""} | record)
     assert attempts.clear("s") == []
     assert attempts.under_way("s") == []
-    assert status.rows(study)[0]["state"] == "waiting"
+    assert status.rows(planned)[0]["state"] == "waiting"
     assert victim.is_dir()
     assert (here.root / "victim").is_dir()
 
@@ -274,7 +265,7 @@ def test_progress_that_is_none_says_nothing(tmp_path):
         assert progress.of(tmp_path) is None
 
 
-def test_a_finished_run_brings_no_code(study, here):
+def test_a_finished_run_brings_no_code(planned, here):
     """The notebook of a run, whatever it holds, is no part of what the report reads."""
     folder = here.runs / "s" / RUN
     evil = nb.new_notebook(cells=[nb.new_code_cell(f"open({str(here.root / 'made')!r}, 'w')")])
@@ -285,11 +276,15 @@ def test_a_finished_run_brings_no_code(study, here):
         "threads": 1,
         "neighbours": 0,
     }
-    facts |= {"load_at_start": {"cpu_busy_pct": 0.0}, "notebook": "stub", "parameters": study["runs"][0]["parameters"]}
+    facts |= {
+        "load_at_start": {"cpu_busy_pct": 0.0},
+        "notebook": "stub",
+        "parameters": planned["runs"][0]["parameters"],
+    }
     write_json(folder / runs.RUN, facts)
     book = summary.load("s")
     assert list(book.everything["run"]) == [RUN]
-    assert summary.parts(study) == {"stub"}
+    assert summary.parts(planned) == {"stub"}
     assert not (here.root / "made").exists()
     assert spec.read("s").summary == "summary"
 
@@ -339,7 +334,7 @@ def test_a_report_of_files_full_of_markup_shows_it(evil, tmp_path):
     assert source.count('#panic("code")') + source.count('\\#panic("code")') >= 10
 
 
-def test_what_a_terminal_would_obey_is_not_printed(study, here, capsys):
+def test_what_a_terminal_would_obey_is_not_printed(planned, here, capsys):
     write_json(here.runs / "s" / RUN / runs.ERROR, {"error": "E: \x1b]0;title\x07\x1b[2Jgone\r\nsecond"})
     work = here.runs / "s" / runs.ATTEMPTS / "stub-nameb-seed1.1"
     record = {"run": "stub-nameb-seed1", "number": 1, "host": "\x1b[31mhost", "process": 1, "born": 0.0}
@@ -355,14 +350,14 @@ def test_what_a_terminal_would_obey_is_not_printed(study, here, capsys):
 
 
 @pytest.mark.parametrize("record", [{}, {"run": RUN}, {"run": RUN, "number": 1}])
-def test_a_record_or_an_error_that_says_nothing_stops_nothing(study, here, record):
+def test_a_record_or_an_error_that_says_nothing_stops_nothing(planned, here, record):
     write_json(here.runs / "s" / runs.ATTEMPTS / f"{RUN}.1" / attempts.ATTEMPT, record)
     write_json(here.runs / "s" / RUN / runs.ERROR, {})
-    assert [row["state"] for row in status.rows(study)] == ["failed", "waiting"]
-    assert state.gaps(study)[RUN] == "it does not say why"
+    assert [row["state"] for row in status.rows(planned)] == ["failed", "waiting"]
+    assert state.gaps(planned)[RUN] == "it does not say why"
     write_json(here.runs / "s" / RUN / runs.METRICS, {"wall_s": 1.0})
     write_json(here.runs / "s" / RUN / attempts.ATTEMPT, record)
-    assert status.rows(study)[0]["state"] == "done"
+    assert status.rows(planned)[0]["state"] == "done"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "lib").rglob("*.py")), ids=lambda path: path.stem)

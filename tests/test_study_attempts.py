@@ -9,18 +9,10 @@ import pytest
 
 from lib import runs
 from lib.files import read_json, write_json
-from lib.study import attempts, state, status
+from lib.study import attempts, status
 from lib.study.attempt import may_heal, publish
 
 RUN = "stub-namea-seed1"
-
-
-@pytest.fixture
-def planned(here):
-    here.write("s", {"notebook": "stub", "grid": {"name": ["a", "b"]}})
-    found = state.plan("s")
-    state.save(found)
-    return found
 
 
 def elsewhere(monkeypatch, name: str = "another") -> None:

@@ -18,14 +18,6 @@ RUN = "stub-namea-seed1"
 
 
 @pytest.fixture
-def planned(here):
-    here.write("s", {"notebook": "stub", "grid": {"name": ["a", "b"]}})
-    found = state.plan("s")
-    state.save(found)
-    return found
-
-
-@pytest.fixture
 def notebook(monkeypatch):
     """Stands in for the notebook: a table in many writes, its metrics last, everything with the number of the call."""
     calls = []

@@ -19,14 +19,6 @@ RUN, OTHER = "stub-namea-seed1", "stub-nameb-seed1"
 
 
 @pytest.fixture
-def planned(here):
-    here.write("s", {"notebook": "stub", "grid": {"name": ["a", "b"]}})
-    found = state.plan("s")
-    state.save(found)
-    return found
-
-
-@pytest.fixture
 def queue(monkeypatch):
     """SLURM's answer, to be changed: task -> its state; `queue[None] = True` and it does not answer."""
     said = {}
