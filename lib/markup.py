@@ -5,11 +5,12 @@ import re
 # What has a meaning within a line for JupyterLab or for pandoc.
 ACTIVE = re.compile(r"([\\`*_{}\[\]<>#$@~^|!&]|:(?=\S))")
 TAG = r"<(?=[A-Za-z/!?])"
-# What keeps its own `<`: an escaped character, a code span; and maths, where a blank after it changes nothing.
+# What keeps its own `<`: an escaped character and a code span; in maths a blank after it changes nothing.
 PIECES = re.compile(
-    rf"(?P<kept><span>\\[$\\]</span>|\\[!-/:-@\[-`{{-~]|(?<!`)(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`))|{TAG}", re.S
+    rf"(?P<kept><span>\\[$\\]</span>|\\[!-/:-@\[-`{{-~]|(?<!`)(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`))"
+    rf"|(?P<maths>\$\$.+?\$\$|\$(?=\S)[^$]*?(?<=[^\s\\])\$)|{TAG}",
+    re.S,
 )
-MATHS = re.compile(r"(\$\$.+?\$\$|(?<![\\$])\$(?=\S)[^$]*?(?<=[^\s\\])\$)", re.S)
 
 
 def line(text: object) -> str:
@@ -37,8 +38,8 @@ def code(name: str) -> str:
 
 def without_html(markdown: str) -> str:
     """`markdown` in which tags are text; code, maths and escaped characters stay as they are."""
-    parts = MATHS.split(markdown)
-    return "".join(
-        re.sub(TAG, "< ", part) if number % 2 else PIECES.sub(lambda m: m["kept"] or "\\<", part)
-        for number, part in enumerate(parts)
-    )
+    return PIECES.sub(_without_tag, markdown)
+
+
+def _without_tag(match: re.Match) -> str:
+    return match["kept"] or (re.sub(TAG, "< ", match["maths"]) if match["maths"] else "\\<")

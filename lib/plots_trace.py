@@ -144,7 +144,7 @@ def _draw(ax, table, rows, span, kinds) -> None:
         text = _fit(table.label.iat[at], width[at] - 3, tuple(rcParams["font.family"]))
         middle, dark = (left[at] + right[at]) / 2, np.dot(to_rgb(faces[at]), (0.299, 0.587, 0.114)) < 0.5
         ax.text(middle, (upper[at] + lower[at]) / 2 - 0.03, text, ha="center", va="center", size=NAME_PT,
-                color="white" if dark else "black")  # fmt: skip
+                color="white" if dark else "black", parse_math=False)  # fmt: skip
     _rows(ax, rows)
 
 
@@ -169,7 +169,8 @@ def _fit(label: str, points: float, family: tuple) -> str:
 @lru_cache(maxsize=4096)
 def _letters(label: str, family: tuple) -> float:
     """Width in points of the text in the figure's own font; `family` is part of the key."""
-    return TextPath((0, 0), label, size=NAME_PT, usetex=False).get_extents().width
+    literal = label.replace("$", r"\$")  # in names of C++ lambdas, and no maths
+    return TextPath((0, 0), literal, size=NAME_PT, usetex=False).get_extents().width
 
 
 def _rows(ax, rows) -> None:

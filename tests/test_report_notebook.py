@@ -62,6 +62,19 @@ def test_a_bitmap_has_no_vector_form(displayed):
     assert "image/svg+xml" not in displayed[0][0]
 
 
+def test_a_label_that_is_no_maths_is_text_and_a_scale_stays_maths(displayed):
+    fig, ax = plt.subplots()
+    ax.plot([1, 10], label=r"$\q{$")
+    ax.set_yscale("log")
+    (said,) = ax.legend().get_texts()
+    show.figure(fig, "fig-a", "Caption.")
+    assert "image/png" in displayed[0][0]
+    assert not said.get_parse_math()
+    ticks = [tick for tick in ax.get_yticklabels() if tick.get_text()]
+    assert ticks
+    assert all(tick.get_parse_math() for tick in ticks)
+
+
 def test_a_table_is_written_as_its_unformatted_data(displayed, tmp_path):
     frame = pd.DataFrame({"top1_pct": [91.23456]}, index=pd.Index(["SNIP"], name="pruner"))
     show.table(show.style(frame).map(lambda _: "font-weight: bold"), "tbl-a", "Caption.", folder=tmp_path)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from lib import catalog, parameters, tables
+from lib.markup import plain
 
 # Parameters of a notebook that stand elsewhere in the report: with its tables, or as seeds.
 TOLD = ("data", "model", "densities", "seed", "source", "run_dir")
@@ -256,18 +257,20 @@ def mixed_machines(book) -> str | None:
     if len(found) < 2:
         return None
     return (
-        f"**The runs come from {len(found)} different machines** ({'; '.join(found)}). Accuracies may be compared, "
-        "times only within one run."
+        f"**The runs come from {len(found)} different machines** ({plain('; '.join(found))}). Accuracies may be "
+        "compared, times only within one run."
     )
 
 
 def mixed_data(book) -> str | None:
     """A warning when one name stands for different images."""
-    names = [facts["name"] for facts in book.data]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    seen = [facts["name"] for facts in book.data]
+    twice = sorted({name for name in seen if seen.count(name) > 1})
     if not twice:
         return None
-    return f"**Runs of this study saw different images under one name ({', '.join(twice)}):** do not compare them."
+    return (
+        f"**Runs of this study saw different images under one name ({plain(', '.join(twice))}):** do not compare them."
+    )
 
 
 def progress(book) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from IPython.display import Markdown, display
 from matplotlib import font_manager
 from matplotlib import pyplot as plt
+from matplotlib.text import Text
 
 from lib import markup
 from lib.files import replacing
@@ -112,7 +113,13 @@ def _check(label, caption, prefix):
 
 def _lay_out(fig):
     """Find positions and margins (inches) once for all files of a figure: each would take half of its time for it."""
-    fig.draw_without_rendering()
+    try:
+        fig.draw_without_rendering()
+    except ValueError:  # a `$` that begins no maths, in a label that may be somebody's file's
+        for text in fig.findobj(Text):
+            if "$" in text.get_text() and not text.get_text().startswith(r"$\mathdefault{"):  # of a logarithmic scale
+                text.set_parse_math(False)
+        fig.draw_without_rendering()
     fig.set_layout_engine("none")
     return fig.get_tightbbox().padded(PADDING)
 
