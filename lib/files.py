@@ -36,6 +36,22 @@ def write_json(path: str | Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def read_known(path: str | Path, **kinds) -> dict | None:
+    """The object in `path` if it has each of these keys, with a value of that kind; else None.
+
+    For records that others write: the file may have gone between two looks, or be cut by a full disk, or not be ours.
+    """
+    try:
+        found = read_json(path)
+    except (ValueError, OSError):
+        return None
+    return found if all(name in found and _is(found[name], kind) for name, kind in kinds.items()) else None
+
+
+def _is(value, kind) -> bool:
+    return isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
+
+
 def read_json(path: str | Path) -> dict:
     """The object in `path`; a damaged file is a ValueError that names it."""
     try:

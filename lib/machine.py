@@ -45,9 +45,14 @@ def load() -> dict:
     }
 
 
+def cores() -> int:
+    """Cores that this process may use: within a job of a cluster fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def threads() -> int:
     """Threads that one run computes with: OMP_NUM_THREADS, which a study sets for each run, or all cores."""
-    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    return int(os.environ.get("OMP_NUM_THREADS") or cores())
 
 
 def git() -> dict:

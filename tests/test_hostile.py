@@ -349,7 +349,14 @@ def test_what_a_terminal_would_obey_is_not_printed(planned, here, capsys):
     assert all(c.isprintable() or c == "\n" for c in out)
 
 
-@pytest.mark.parametrize("record", [{}, {"run": RUN}, {"run": RUN, "number": 1}])
+KNOWN = {"run": RUN, "number": 1, "host": "h", "process": 1, "born": 0.0}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{}, {"run": RUN}, {"run": RUN, "number": 1}, KNOWN | {"process": "1"}, KNOWN | {"process": -1}]
+    + [KNOWN | {"number": "1"}, KNOWN | {"born": None}, KNOWN | {"host": ["h"]}],
+)
 def test_a_record_or_an_error_that_says_nothing_stops_nothing(planned, here, record):
     write_json(here.runs / "s" / runs.ATTEMPTS / f"{RUN}.1" / attempts.ATTEMPT, record)
     write_json(here.runs / "s" / RUN / runs.ERROR, {})
@@ -358,6 +365,24 @@ def test_a_record_or_an_error_that_says_nothing_stops_nothing(planned, here, rec
     write_json(here.runs / "s" / RUN / runs.METRICS, {"wall_s": 1.0})
     write_json(here.runs / "s" / RUN / attempts.ATTEMPT, record)
     assert status.rows(planned)[0]["state"] == "done"
+    assert attempts.begin("s", RUN).is_dir()
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"wall_s": "1"}', '{"run": 1}'])
+def test_files_that_say_something_else_stop_nothing(planned, here, text):
+    for path in (attempts.TRIES, RUN):
+        (here.runs / "s" / path).mkdir()
+    (here.runs / "s" / attempts.TRIES / f"{RUN}.1.json").write_text(text)
+    (here.runs / "s" / RUN / runs.METRICS).write_text(text)
+    assert attempts.tries("s") == []
+    first = status.rows(planned)[0]
+    assert (first["state"], first["attempt"]) == ("done", "")
+    assert "metrics.json is damaged: delete its folder" in first["detail"]
+
+
+def test_a_score_that_is_none_is_not_shown(planned, here):
+    write_json(here.runs / "s" / RUN / runs.METRICS, {"wall_s": 1.0, "top1_pct": "\x1b[31mall"})
+    assert status.rows(planned)[0]["detail"] == "1.0 s"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "lib").rglob("*.py")), ids=lambda path: path.stem)

@@ -58,7 +58,19 @@ def test_threads_are_those_of_the_study(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert machine.threads() == 3
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert machine.threads() == os.cpu_count()
+    monkeypatch.setattr(machine, "cores", lambda: 5)
+    assert machine.threads() == 5
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_cores_are_those_that_this_process_may_use():
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert machine.cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert machine.cores() == len(before)
 
 
 def test_git(tmp_path, monkeypatch):

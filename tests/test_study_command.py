@@ -173,6 +173,23 @@ def test_a_finished_study_is_done(here, call):
     assert call("status", "s", "--seeds", "1", "2")[0] == 1  # two more are wanted
 
 
+def test_the_seeds_of_the_last_run_need_not_be_said_again(here, call):
+    here.write("s", STUB)
+    state.save(state.plan("s", [4, 5]))
+    out = call("status", "s")[1]
+    assert [f"seed{seed}" in out for seed in (1, 4, 5)] == [False, True, True]
+    assert "4 waiting" in out
+    state.save(state.plan("s"))
+    assert "2 waiting" in call("status", "s")[1]
+
+
+def test_a_title_is_text(here, call):
+    here.write("s", STUB, title="of [b]all[/b] [/]")
+    code, out, _ = call("list")
+    assert code == 0
+    assert "[b]all[/b] [/]" in out
+
+
 def test_list(here, call):
     here.write("s", STUB)
     code, out, _ = call("list")

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 from stub_study import PATIENCE_S, gone, kernels, until
 
-from lib import paths, runs
+from lib import machine, paths, runs
 from lib.study import execute, state
 from lib.study.__main__ import main
 
@@ -243,7 +243,7 @@ class Recorded:
 
 
 def test_exclusive_runs_are_alone_with_all_cores(here, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(machine, "cores", lambda: 4)
     alone = names("x", "y") | {"exclusive": True}
     here.write("s", names("a"), alone, names("b", "c", "d"))
     watched = Recorded(monkeypatch)

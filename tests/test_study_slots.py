@@ -16,7 +16,7 @@ def gpus(monkeypatch):
     def made(count: int, visible: str | None = None):
         found = {"gpus": [{"name": "G", "memory_mib": 16384, "driver": "1"}] * count}
         monkeypatch.setattr(machine, "hardware", lambda: found)
-        monkeypatch.setattr(execute.os, "cpu_count", lambda: 64)
+        monkeypatch.setattr(machine, "cores", lambda: 64)
         monkeypatch.delenv(execute.GPUS, raising=False)
         if visible is not None:
             monkeypatch.setenv(execute.GPUS, visible)
@@ -35,6 +35,12 @@ def gpus(monkeypatch):
         (1, None, None, None, ["0"] * 4),  # 16 GiB, 4 a run
         (2, None, None, None, ["0", "1"] * 4),
         (2, "", None, None, [None] * 32),  # GPUs that this process may not use
+        (2, "-1", None, None, [None] * 32),
+        (2, "NoDevFiles", None, None, [None] * 32),
+        (2, " 1, -1,0", 2, None, ["1", "1"]),
+        (2, "0,7,1", 2, None, ["0", "0"]),  # there is no GPU 7, and CUDA reads no further
+        (1, "MIG-a,MIG-b", None, None, ["MIG-a", "MIG-b"]),
+        (1, "GPU-a", None, None, ["GPU-a"] * 4),
     ],
 )
 def test_slots(gpus, count, visible, jobs, per_gpu, wanted):
@@ -89,3 +95,10 @@ def test_a_study_that_stops_does_not_wait_for_the_machine(alone):
         threading.Timer(0.2, stopping.set).start()
         with quiet.machine(False, stopping) as second:
             assert not second
+
+
+def test_a_folder_of_somebody_else_is_refused(alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(quiet.os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    held = quiet.machine(False, threading.Event())
+    with pytest.raises(PermissionError, match="machine belongs to another user: set WORKBENCH_MACHINE to a f"), held:
+        pass

@@ -77,7 +77,7 @@ def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=CODES)
     command.add_argument("name", metavar="NAME", help="a file studies/NAME.yaml, such as quick")
     command.add_argument(
-        "--seeds", type=_seed, nargs="+", metavar="SEED", help="seeds in place of those in the study file"
+        "--seeds", type=_seed, nargs="+", metavar="SEED", help="in place of those in the study file or of the last run"
     )
     return command
 
@@ -304,7 +304,7 @@ def list_studies(console: Console) -> int:
     table = Table("study", "runs", "title")
     for path in sorted(paths.STUDIES.glob("*.yaml")):
         planned = state.plan(path.stem)
-        table.add_row(path.stem, str(len(planned["runs"])), planned["title"])
+        table.add_row(path.stem, str(len(planned["runs"])), Text(planned["title"]))
     console.print(table)
     return 0
 
@@ -319,7 +319,9 @@ def main(arguments: list[str] | None = None) -> int:
             return list_studies(console)
         if given.command == "report" and given.source:
             return make_reference_report(given.name, given.seeds, console)
-        planned = state.plan(given.name, given.seeds)
+        # what was started with other seeds is asked for without saying them again
+        seeds = given.seeds or (None if given.command == "run" else state.seeds(given.name))
+        planned = state.plan(given.name, seeds)
         if given.command == "run" and given.engine == "slurm":
             return run_on_slurm(planned, given, console)
         if given.command == "run":

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from lib import markup, paths, progress, runs
-from lib.files import read_json, write_json
+from lib.files import read_known, write_json
 
 TRIES = ".tries"
 ATTEMPT, BEAT = "attempt.json", "beat"
@@ -107,7 +107,8 @@ def failed(study: str, run: str, number: int, error: str, heals: bool) -> None:
 def tries(study: str, run: str = "*") -> list[dict]:
     """The records of failed attempts (at `run`) since the last start, by number."""
     pattern = "*" if run == "*" else f"{run}.*"
-    found = [read_json(path) for path in (paths.RUNS / study / TRIES).glob(f"{pattern}.json")]
+    files = (paths.RUNS / study / TRIES).glob(f"{pattern}.json")
+    found = [one for path in files if (one := read_known(path, run=str, number=int, error=str))]
     return sorted((one for one in found if run in ("*", one["run"])), key=lambda one: (one["run"], one["number"]))
 
 
@@ -154,13 +155,8 @@ def _of(study: str, run: str) -> list[dict]:
 
 def read(work: Path) -> dict | None:
     """What `attempt.json` says; None where the folder has none, being made, published, or an older version's."""
-    if not (work / ATTEMPT).is_file():
-        return None
-    try:
-        record = read_json(work / ATTEMPT)
-    except ValueError:  # it went between the two looks
-        return None
-    return record if {"run", "number", "host", "process", "born"} <= set(record) else None
+    record = read_known(work / ATTEMPT, run=str, number=int, host=str, process=int, born=int | float)
+    return record if record and record["process"] > 0 else None
 
 
 def _own(work: Path) -> dict | None:

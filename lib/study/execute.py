@@ -27,21 +27,30 @@ def default_jobs() -> int:
 
     A small network fills neither two cores nor a GPU.
     """
-    cores = os.cpu_count() or 1
+    cores = machine.cores()
     jobs = max(1, cores // 2, min(2, cores))
     gpus = _visible()
     return max(1, min(jobs, sum(memory // RUN_ON_GPU_MIB for memory in gpus.values()))) if gpus else jobs
 
 
 def _visible() -> dict[str, int]:
-    """GPUs that this process may use, by the name CUDA_VISIBLE_DEVICES has for them -> memory in MiB."""
+    """GPUs that this process may use, by the name CUDA_VISIBLE_DEVICES has for them -> memory in MiB.
+
+    As CUDA reads that variable: the first name that is none, such as -1, ends the list. A part of a GPU (MIG) counts as
+    one with room for one run, as nothing says its size; a GPU named by its UUID is taken for one like the first.
+    """
     memory = [gpu["memory_mib"] for gpu in machine.hardware()["gpus"]]
+    sizes = {str(number): mib for number, mib in enumerate(memory)}
     given = os.environ.get(GPUS)
     if given is None or not memory:
-        return {str(number): mib for number, mib in enumerate(memory)}
-    names = [name for name in given.split(",") if name]
-    # a name that is no number, such as that of a part of a GPU, is taken for one like the first
-    return {n: memory[int(n)] if n.isdecimal() and int(n) < len(memory) else memory[0] for n in names}
+        return sizes
+    found = {}
+    for name in map(str.strip, given.split(",")):
+        mib = RUN_ON_GPU_MIB if name.startswith("MIG-") else memory[0] if name.startswith("GPU-") else sizes.get(name)
+        if mib is None:
+            break
+        found[name] = mib
+    return found
 
 
 def slots(jobs: int | None, per_gpu: int | None) -> list[str | None]:
@@ -202,7 +211,7 @@ def _attempt(planned: dict, run: dict, threads: int, neighbours: int, stopping: 
 
 
 def _threads(run: dict, jobs: int) -> int:
-    cores = os.cpu_count() or 1
+    cores = machine.cores()
     return cores if run["exclusive"] else max(1, cores // jobs)
 
 

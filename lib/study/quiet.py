@@ -18,13 +18,14 @@ from typing import IO
 if sys.platform != "win32":
     import fcntl
 
+FOLDER = "WORKBENCH_MACHINE"
 LOOK_AGAIN_S = 0.1
 
 
 def folder() -> Path:
     """Where the files lie: one place a user and machine."""
     name = f"workbench-{os.getuid()}" if hasattr(os, "getuid") else "workbench"
-    return Path(os.environ.get("WORKBENCH_MACHINE") or Path(tempfile.gettempdir()) / name)
+    return Path(os.environ.get(FOLDER) or Path(tempfile.gettempdir()) / name)
 
 
 @contextlib.contextmanager
@@ -32,15 +33,21 @@ def machine(alone: bool, stopping: threading.Event) -> Iterator[bool]:
     """Wait for the machine, alone or together with runs that are not timed, and hold it inside the `with`.
 
     Yields whether it is held: not, if the study is `stopping` before it was free. Where files cannot be locked (on
-    Windows, or without a temporary folder) nothing is waited for.
+    Windows, or without a temporary folder) nothing is waited for. PermissionError if the folder is another user's, who
+    could make every run wait for ever.
     """
     with contextlib.ExitStack() as held:
         try:
-            folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-            gate, room = (held.enter_context((folder() / name).open("a")) for name in ("gate", "machine"))
+            place = folder()
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            theirs = hasattr(os, "getuid") and place.lstat().st_uid != os.getuid()
+            files = [held.enter_context((place / name).open("a")) for name in ("gate", "machine") if not theirs]
         except OSError:
             yield True
             return
+        if theirs:
+            raise PermissionError(f"{place} belongs to another user: set {FOLDER} to a folder of your own")
+        gate, room = files
         got = _lock(gate, True, stopping) and _lock(room, alone, stopping)
         if not alone or not got:
             gate.close()

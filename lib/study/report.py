@@ -1,11 +1,10 @@
 """The report of a study: its summary notebook, executed and typeset."""
 
-import os
 from pathlib import Path
 
 from filelock import FileLock
 
-from lib import paths, summary
+from lib import machine, paths, summary
 from lib.files import read_json, write_json
 from lib.report import parts
 from lib.report.typeset import export
@@ -48,7 +47,7 @@ def _typeset(planned: dict, parameters: dict, figures: Path, nursery: Nursery | 
     with FileLock(figures / ".lock"):
         try:
             write_json(fitted, parts.fitting(read_json(notebook), summary.parts(planned)))
-            execute_notebook(fitted, executed, parameters, os.cpu_count(), nursery)
+            execute_notebook(fitted, executed, parameters, machine.cores(), nursery)
         except Exception as error:
             raise RuntimeError(f"the summary failed, see {executed}: {explain(error)}") from error
         finally:

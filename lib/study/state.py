@@ -6,15 +6,15 @@ from pathlib import Path
 from statistics import median
 
 from lib import markup, parameters, paths, runs
-from lib.files import read_json, write_json
+from lib.files import read_json, read_known, write_json
 from lib.study import spec
 
 PLAN = "plan.json"
 
 
 def plan(name: str, seeds: list[int] | None = None) -> dict:
-    """The study as plain data: `study`, `title`, `question`, `summary` (the notebook that makes its report), `word` and
-    `runs`, as `spec.word` and `spec.expand` say."""
+    """The study as plain data: `study`, `title`, `question`, `summary` (the notebook that makes its report), `seeds`
+    (as received; None are those of the study's file), `word` and `runs`, as `spec.word` and `spec.expand` say."""
     study = spec.read(name)
     return {
         "study": name,
@@ -22,8 +22,15 @@ def plan(name: str, seeds: list[int] | None = None) -> dict:
         "question": study.question,
         "summary": study.summary,
         "word": spec.word(study),
+        "seeds": seeds,
         "runs": spec.expand(name, study, seeds),
     }
+
+
+def seeds(name: str) -> list[int] | None:
+    """The seeds that the last start of the study received in place of those in its file; None if it received none."""
+    kept = read_known(paths.RUNS / paths.inside("study", name) / PLAN, seeds=list)
+    return kept["seeds"] if kept and all(isinstance(seed, int) and seed >= 0 for seed in kept["seeds"]) else None
 
 
 def save(planned: dict) -> None:

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from lib import runs
-from lib.files import read_json
+from lib.files import read_known
 from lib.study import attempts, jobs, state
 
 STATES = ("done", "running", "failed", "lost", "waiting")
@@ -55,10 +55,13 @@ def _row(planned: dict, run: dict, record: dict | None, queued: dict | None, fai
 
 def _finished(planned: dict, run: dict) -> dict:
     folder = state.folder(planned) / run["id"]
-    metrics = read_json(folder / runs.METRICS)
-    top1 = f"top-1 {metrics['top1_pct']:.2f} %, " if metrics.get("top1_pct") is not None else ""
     record = attempts.read(folder) or {}
     place = {"attempt": record["number"], "where": attempts.where(record)} if record else {}
+    metrics = read_known(folder / runs.METRICS, wall_s=int | float)
+    if metrics is None:
+        return place | {"detail": f"its {runs.METRICS} is damaged: delete its folder and run the study again"}
+    scored = read_known(folder / runs.METRICS, top1_pct=int | float)
+    top1 = f"top-1 {scored['top1_pct']:.2f} %, " if scored else ""
     return place | {"detail": f"{top1}{metrics['wall_s']:.1f} s"}
 
 
