@@ -109,15 +109,16 @@ def measure(folder: Path, size: dict) -> tuple[list, list]:
 
 
 def on_paper(planned: dict, fixed_s: float = fixed.TARGETS["study"]) -> list[dict]:
-    """A row for each of SLOTS: the wall time of the finished runs of a plan, and how many times one slot takes it."""
+    """Wall times of the finished runs of a plan, and how many times one slot takes each: for each of SLOTS, and for the
+    longest chain of runs that build on each other, below which none goes.
+    """
     taken = simulate.taken_s(planned)
     found = simulate.among(planned, set(taken))
-    walls = {slots: simulate.wall_s(found, taken, slots, fixed_s) for slots in SLOTS}
+    walls = {f"{n} slot{'s' if n > 1 else ''}, on paper": simulate.wall_s(found, taken, n, fixed_s) for n in SLOTS}
+    walls["longest chain of runs, on paper"] = simulate.longest_s(found, taken, fixed_s)
     row = {"section": "scale", "task": f"study {planned['study']}, {len(found)} runs", "of": "study"}
-    return [
-        row | {"form": f"{slots} slot{'s' if slots > 1 else ''}, on paper", "ratio": walls[1] / wall, **spread([wall])}
-        for slots, wall in walls.items()
-    ]
+    one, *_ = walls.values()
+    return [row | {"form": form, "ratio": one / wall, **spread([wall])} for form, wall in walls.items()]
 
 
 if __name__ == "__main__":

@@ -60,9 +60,9 @@ def _finished(planned: dict, run: dict) -> dict:
     metrics = read_known(folder / runs.METRICS, wall_s=int | float)
     if metrics is None:
         return place | {"detail": f"its {runs.METRICS} is damaged: delete its folder and run the study again"}
-    scored = read_known(folder / runs.METRICS, top1_pct=int | float)
-    top1 = f"top-1 {scored['top1_pct']:.2f} %, " if scored else ""
-    return place | {"detail": f"{top1}{metrics['wall_s']:.1f} s"}
+    top1 = metrics.get("top1_pct")
+    said = f"top-1 {top1:.2f} %, " if isinstance(top1, int | float) else ""
+    return place | {"detail": f"{said}{metrics['wall_s']:.1f} s"}
 
 
 def counts(table: list[dict]) -> str:
