@@ -7,7 +7,6 @@ number 17 alone.
 
 import argparse
 import contextlib
-import os
 import random
 import sys
 import tempfile
@@ -22,7 +21,7 @@ sys.path[:0] = [name for name in (str(HERE.parent), str(HERE)) if name not in sy
 
 from stub_study import Bench, kernels, write_notebook  # noqa: E402
 
-from lib import frames, paths  # noqa: E402
+from lib import frames, machine, paths  # noqa: E402
 
 KINDS = ("driver", "nursery", "kernel", "run")  # whose process is killed; `run` is one that executes runs by hand
 JOBS = 2
@@ -77,7 +76,7 @@ class Six(Bench):
         """Start the study: by a driver, or its runs by hand, one after the other."""
         if kind != "run":
             return self.start("run", STUDY, "--jobs", str(JOBS))
-        threads = max(1, (os.cpu_count() or 1) // JOBS)
+        threads = max(1, machine.cores() // JOBS)
         return self.start("execute", STUDY, *map(_id, AFTER), "--threads", str(threads))
 
     def begun(self, process: Popen) -> None:
