@@ -27,7 +27,7 @@ class Checkpoint:
     def __init__(self, path: Path, settings: dict, parts: dict, generators: dict[str, torch.Generator]):
         self.path, self.settings, self.parts, self.generators = Path(path), settings, parts, generators
         self.saved = self.looked = time.monotonic()
-        self.asked = self._last_asked()
+        self.answered = _changed_ns(self.path)
 
     def load(self) -> tuple | None:
         """Bring everything back and return the position that was saved with it; None without a usable file."""
@@ -51,19 +51,17 @@ class Checkpoint:
         warnings.warn(f"checkpoint {self.path} {reason}: training starts anew", RuntimeWarning, stacklevel=4)
 
     def due(self) -> bool:
-        """Whether to save now: a minute has passed, or somebody asks, by touching the file SAVE_NOW beside this one."""
+        """Whether to save now: a minute has passed, or somebody asks, by touching the file SAVE_NOW beside this one.
+
+        That may have been while the process was still starting; what is older than the state on disk has its answer.
+        """
         now = time.monotonic()
         if now - self.looked >= ASK_EVERY_S:
-            self.looked, before, self.asked = now, self.asked, self._last_asked()
-            if self.asked not in (None, before):
+            self.looked, asked = now, _changed_ns(self.path.with_name(SAVE_NOW))
+            if asked > self.answered:
+                self.answered = asked
                 return True
         return now - self.saved >= EVERY_S
-
-    def _last_asked(self) -> int | None:
-        try:
-            return self.path.with_name(SAVE_NOW).stat().st_mtime_ns
-        except OSError:
-            return None
 
     def save(self, position: tuple) -> None:
         """Write everything with `position` (plain values and tensors); a full disk costs the checkpoint only."""
@@ -83,3 +81,11 @@ class Checkpoint:
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+def _changed_ns(path: Path) -> int:
+    """When the file was last changed, by the clock of its own folder; 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -65,7 +65,7 @@ def history(rows: list[dict] | pd.DataFrame) -> Figure:
         for part, dash in (("train", "--"), ("test", "-")):
             ax.plot(frame["epoch"], frame[f"{part}_{quantity}"], dash, color=KEPT, label=part, marker=".")
         ax.set(xlabel="epoch", ylabel=unit)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _whole_epochs(ax, frame["epoch"])
     axes[0].legend()
     return figure
 
@@ -95,11 +95,12 @@ def curves(histories: pd.DataFrame, plan: pd.DataFrame) -> Figure:
                 style_order=methods,
                 markers={method: look[method]["marker"] for method in methods} if frame["epoch"].max() <= 20 else False,
                 dashes=False,
+                markeredgewidth=0,  # a white edge leaves nothing of a point
                 errorbar="sd",
                 legend=row == 0 and part == "train",
                 ax=ax,
             )
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            _whole_epochs(ax, frame["epoch"])
             ax.set(xlabel="", ylabel=f"{name} {unit}")
             _clip_losses(ax, quantity)
     for ax in axes[1]:
@@ -108,6 +109,13 @@ def curves(histories: pd.DataFrame, plan: pd.DataFrame) -> Figure:
     axes[0, 0].get_legend().remove()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(7, len(labels)), fontsize=8)
     return figure
+
+
+def _whole_epochs(ax, epochs: pd.Series) -> None:
+    """Ticks at whole epochs; room around a single one."""
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if epochs.min() == epochs.max():
+        ax.set_xlim(epochs.min() - 1, epochs.max() + 1)
 
 
 def _clip_losses(ax, quantity: str) -> None:

@@ -40,19 +40,32 @@ def kill_after(monkeypatch, steps: int) -> None:
 
 
 def test_somebody_asks_for_the_state(tmp_path, monkeypatch):
-    """Once for each time that the file beside it is touched, and what was asked of an earlier start does not count."""
+    """Once for each time that the file beside it is touched, be it before the training began."""
     monkeypatch.setattr(checkpoint, "ASK_EVERY_S", 0.0)
     asked = tmp_path / files.SAVE_NOW
-    asked.touch()
     state = checkpoint.Checkpoint(tmp_path / "state.pt", {}, {}, {})
     assert not state.due()
+    asked.touch()
     for second in (1, 2):
-        os.utime(asked, (second, second))
+        state = checkpoint.Checkpoint(tmp_path / "state.pt", {}, {}, {})
         assert state.due()
         state.save((second,))
         assert not state.due()
+        later = (tmp_path / "state.pt").stat().st_mtime + 1
+        os.utime(asked, (later, later))
+    assert state.due()
     asked.unlink()
+    assert not state.due()
     assert state.load() == (2,)
+
+
+def test_what_was_asked_before_the_state_on_disk_was_written_has_its_answer(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "ASK_EVERY_S", 0.0)
+    (tmp_path / files.SAVE_NOW).touch()
+    checkpoint.Checkpoint(tmp_path / "state.pt", {}, {}, {}).save((1,))
+    later = (tmp_path / files.SAVE_NOW).stat().st_mtime + 1
+    os.utime(tmp_path / "state.pt", (later, later))
+    assert not checkpoint.Checkpoint(tmp_path / "state.pt", {}, {}, {}).due()
 
 
 def test_a_training_that_is_asked_saves_before_its_next_step(tmp_path, monkeypatch):

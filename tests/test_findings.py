@@ -68,6 +68,15 @@ def test_a_lead_of_several_seeds_is_measured_by_their_spread():
     both(close, "within", "3 seeds", f"{math.sqrt(2 * 5**2 / 3):.2f} points")
 
 
+def test_equal_methods_have_no_winner():
+    both(
+        winner(run("snip", 80), run("rand", 80), run("mag", 70)),
+        "equally the most accurate with 80.00 %",
+        "last is Mag",
+    )
+    assert "all 2 methods have the same accuracy, 10.00 %" in one(winner(run("snip", 10), run("rand", 10)))
+
+
 def test_one_method_has_no_winner():
     assert winner(run("snip")) is None
 

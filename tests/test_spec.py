@@ -230,7 +230,7 @@ def test_a_run_may_not_differ_from_its_source(expand):
 
 def test_a_source_may_not_come_later(expand):
     magnitude = accuracy({"pruner": "mag", "source": "accuracy-dense-d1-seed{seed}"})
-    with pytest.raises(ValueError, match="is no earlier run: one of none yet"):
+    with pytest.raises(ValueError, match="is no earlier run, allowed is nothing here: it is the first"):
         expand(magnitude, accuracy({"pruner": "dense", "density": 1}))
 
 

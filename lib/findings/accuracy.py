@@ -66,18 +66,23 @@ def _verdict(difference: float, error: float, seeds: int) -> str:
 
 
 def winner(runs: pd.DataFrame, task: str, compression: float, images: int | None) -> str | None:
-    """The most accurate method, its lead over the second, and whether that lead is clear."""
+    """The most accurate method, its lead over the second, and whether that lead is clear; or which ones are equal."""
     means = runs.groupby("method")["top1_pct"].mean().sort_values(ascending=False)
     if len(means) < 2:
         return None
+    where = f"On {task} at {shares.explain(compression, runs['word'].iloc[0])}, "
+    last = f"the last is {means.index[-1]} with {means.iloc[-1]:.2f} %."
+    equal = list(means.index[means == means.max()])
+    if len(equal) == len(means):
+        return f"{where}all {len(means)} methods have the same accuracy, {means.max():.2f} %."
+    if len(equal) > 1:
+        return f"{where}{' and '.join(equal)} are equally the most accurate with {means.max():.2f} %; {last}"
     first, second = (runs.loc[runs["method"] == name, "top1_pct"] for name in means.index[:2])
     lead, error = difference(first, second, images)
     seeds = min(len(first), len(second))
     return (
-        f"On {task} at {shares.explain(compression, runs['word'].iloc[0])}, "
-        f"**{means.index[0]}** is the most accurate with {means.iloc[0]:.2f} %, {lead:.2f} points ahead of "
-        f"{means.index[1]} ({means.iloc[1]:.2f} %), {_verdict(lead, error, seeds)}; the last is {means.index[-1]} "
-        f"with {means.iloc[-1]:.2f} %."
+        f"{where}**{means.index[0]}** is the most accurate with {means.iloc[0]:.2f} %, {lead:.2f} points ahead of "
+        f"{means.index[1]} ({means.iloc[1]:.2f} %), {_verdict(lead, error, seeds)}; {last}"
     )
 
 

@@ -64,8 +64,10 @@ def _best(book) -> list[str]:
         of = f"{len(means)} compared" + (
             f" ({wanted['method'].nunique()} planned)" if wanted["method"].nunique() > len(means) else ""
         )
+        first = list(means.index[means == means.max()])
+        which = f"method on {task} is" if len(first) == 1 else f"methods on {task} are, equally,"
         said.append(
-            f"At {shares.say(hardest, runs['word'].iloc[0])} the most accurate method on {task} is {means.idxmax()} "
+            f"At {shares.say(hardest, runs['word'].iloc[0])} the most accurate {which} {' and '.join(first)} "
             f"({means.max():.1f} %), of {of}."
         )
     return said

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -19,6 +20,7 @@ from lib.study.cluster import Cluster
 
 TELL_EVERY_S = 60.0
 WATCH_S = 2.0
+WIDE = 10_000  # characters
 
 CODES = "Exit code: 0 all done, 1 a run or the report failed or is missing, 2 bad input, 130 interrupted."
 
@@ -151,8 +153,9 @@ def run(planned: dict, jobs: int | None, per_gpu: int | None, report: bool, cons
 def _say_errors(planned: dict, errors: dict[str, str], console: Console) -> int:
     for identifier, error in errors.items():
         console.print(f"failed: {identifier}: {error}", style="red", markup=False, highlight=False)
-    if errors:
-        console.print(f"{len(errors)} of {len(planned['runs'])} runs failed; start again to try them again.")
+    total = len(planned["runs"])
+    failed = f"{len(errors)} of {total} runs failed; start again to try them again."
+    console.print(failed if errors else f"All {total} runs are done.")
     return int(bool(errors))
 
 
@@ -172,13 +175,14 @@ class _Watch:
         self._show()
 
     def ended(self, run: dict, error: str | None) -> None:
-        took = time.monotonic() - self.running.pop(run["id"], time.monotonic())
+        since = self.running.pop(run["id"], None)
         self.open = [r for r in self.open if r["id"] != run["id"]]
         self.bar.advance(self.task)
         if run["id"] in self.rows:
             self.bar.remove_task(self.rows.pop(run["id"]))
         self._show()
-        verdict = f"FAILED, {error}" if error else f"{took:.1f} s"
+        took = f"{time.monotonic() - since:.1f} s" if since else "done by another process"
+        verdict = f"FAILED, {error}" if error else took
         count = f"[{len(self.planned['runs']) - len(self.open)}/{len(self.planned['runs'])}]"
         self.console.print(f"{count} {run['id']}: {verdict}{self._left()}", markup=False, highlight=False)
 
@@ -268,22 +272,42 @@ def keep(planned: dict, console: Console) -> int:
 
 
 def status(planned: dict, watch: bool, console: Console) -> int:
-    """Show the table once, or with `watch` until all is done."""
-    table = statuses.now(planned)
-    if watch:
-        with Live(_shown(planned, table), console=console, auto_refresh=False) as live:
-            while any(row["state"] != "done" for row in table):
-                time.sleep(WATCH_S)
-                table = statuses.now(planned)
+    """Show the table once, or with `watch` until all is done; where no terminal shows it, a line for each change."""
+    looks = _looks(planned) if watch else iter([statuses.now(planned)])
+    if watch and console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            for table in looks:
                 live.update(_shown(planned, table), refresh=True)
-    else:
-        console.print(_shown(planned, table))
+        return _open(table)
+    told = None
+    for table in looks:
+        if watch and told != (told := statuses.counts(table)):
+            console.print(told)
+    console.print(_shown(planned, table))
+    return _open(table)
+
+
+def _looks(planned: dict) -> Iterator[list[dict]]:
+    """The table of runs as it is every few seconds, until all are done."""
+    while True:
+        table = statuses.now(planned)
+        yield table
+        if not _open(table):
+            return
+        time.sleep(WATCH_S)
+
+
+def _open(table: list[dict]) -> int:
     return int(any(row["state"] != "done" for row in table))
 
 
 def _shown(planned: dict, table: list[dict]) -> Group:
     title = Text(f"{planned['study']}: {planned['title']}")
-    shown = Table("run", "state", "attempt", "where", "", title=title, title_justify="left")
+    shown = Table(title=title, title_justify="left")
+    # ids are to be copied: whole, however narrow the terminal
+    shown.add_column("run", overflow="fold", min_width=max((len(row["run"]) for row in table), default=0))
+    for name in ("state", "attempt", "where", ""):
+        shown.add_column(name, overflow="fold")
     for row in table:
         shown.add_row(*(Text(str(row[name])) for name in ("run", "state", "attempt", "where", "detail")))
     return Group(shown, Text(statuses.counts(table)))
@@ -312,7 +336,8 @@ def list_studies(console: Console) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code. Bad input is one line on stderr and code 2."""
     given = parser().parse_args(arguments)
-    console = Console(highlight=False)
+    # nothing is wrapped or shortened in a file or a pipe
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
     interruptible()  # kernels stopped, nothing half done
     try:
         if given.command == "list":

@@ -18,7 +18,8 @@ def execute_runs(planned: dict, names: list[str], threads: int | None = None) ->
     known = {run["id"]: run for run in planned["runs"]}
     for position, name in enumerate(names):
         if name not in known:
-            raise ValueError(f"study {planned['study']} has no run {name!r}: python -m lib.study status shows them")
+            study = planned["study"]
+            raise ValueError(f"study {study} has no run {name!r}: python -m lib.study status {study} shows them")
         for source in known[name]["sources"]:
             if state.of(planned, known[source]) != "done" and source not in names[:position]:
                 raise ValueError(f"{name} needs {source}, which is not done: execute that first")

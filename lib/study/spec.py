@@ -222,7 +222,7 @@ def _link(name: str, values: dict, earlier: dict[str, dict]) -> tuple[dict, list
     if values.get("source"):
         identifier = _filled("source", values["source"], values)
         if identifier not in earlier:
-            raise ValueError(f"source {identifier!r} is no earlier run: one of {_some(earlier)}")
+            raise ValueError(f"source {identifier!r} is no earlier run, allowed is {_some(earlier)}")
         ids, values["source"] = [identifier], f"{name}/{identifier}"
     if "sources" in values:
         _check_list("sources", values["sources"])
@@ -230,7 +230,7 @@ def _link(name: str, values: dict, earlier: dict[str, dict]) -> tuple[dict, list
         for pattern in patterns:
             matched = [i for i in earlier if fnmatch(i, pattern) and i not in ids]
             if not matched:
-                raise ValueError(f"sources pattern {pattern!r} matches no earlier run: one of {_some(earlier)}")
+                raise ValueError(f"sources pattern {pattern!r} matches no earlier run, allowed is {_some(earlier)}")
             ids += matched
         values["sources"] = [f"{name}/{i}" for i in ids]
     return values, ids
@@ -252,7 +252,9 @@ def _check_list(name: str, value: Any) -> None:
 
 def _some(earlier: dict[str, dict], most: int = 6) -> str:
     names = list(earlier)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "none yet"
+    if not names:
+        return "nothing here: it is the first"
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _as_density(notebook: str, values: dict) -> dict:
