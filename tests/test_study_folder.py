@@ -32,10 +32,19 @@ def notebook(monkeypatch):
             with (target.parent / "rows.csv").open("a") as file:
                 file.write(f"{number}\n")
             time.sleep(0.01)
+        checkpoint(target.parent.name.rpartition(".")[0])
         (target.parent / runs.METRICS).write_text(json.dumps({"wall_s": 1.0, "number": number}))
 
     monkeypatch.setattr(attempt, "execute_notebook", executed)
     return calls
+
+
+def checkpoint(run: str):
+    """The state of a training of `run`, made now."""
+    path = paths.RUNS / "s" / runs.CHECKPOINTS / run / "training.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
 
 
 def check_whole(folder) -> None:
@@ -88,11 +97,26 @@ def test_a_folder_that_turns_read_only_publishes_nothing(planned, here, notebook
         error = attempt.attempt(planned, planned["runs"][0], 1, 0, threading.Event())
     assert error == "OSError: [Errno 30] Read-only file system"
     assert not attempt.may_heal(error)
+    assert (here.runs / "s" / runs.CHECKPOINTS / planned["runs"][0]["id"] / "training.pt").exists()  # soon made again
     assert [state.of(planned, run) for run in planned["runs"]] == ["waiting", "waiting"]
     assert execute.run_study(planned, [None]) == {}
     for run in planned["runs"]:
         check_whole(here.runs / "s" / run["id"])
     assert not (here.runs / "s" / runs.ATTEMPTS).exists()
+    assert not (here.runs / "s" / runs.CHECKPOINTS).exists()
+
+
+def test_states_of_trainings_stay_until_a_run_is_published(planned, here, notebook):
+    """An attempt that was killed after its last training, and one killed after it was published."""
+    first, second = planned["runs"]
+    states = [checkpoint(run["id"]) for run in (first, second)]
+    finished = here.runs / "s" / first["id"]
+    finished.mkdir()
+    (finished / runs.METRICS).write_text("{}")
+    attempts.clear("s")
+    assert [file.exists() for file in states] == [False, True]
+    assert attempt.attempt(planned, second, 1, 0, threading.Event()) is None
+    assert not states[1].parent.parent.exists()
 
 
 def _after(count: int, refused):

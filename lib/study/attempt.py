@@ -95,8 +95,9 @@ def attempt(
 
     This is the one entry to a run, whichever engine it comes from. A published run is not started again. Everything is
     written into a folder of this attempt, which takes the run's place by one rename: whatever dies, a run is never
-    half there, and of two attempts at once the first result stays. A failed attempt is published too, with its
-    notebook and `error.json`, unless it failed because the study is `stopping`. `gpu` is the number of the only one
+    half there, and of two attempts at once the first result stays. The states of its trainings go after that, so
+    whatever is lost before is soon made again. A failed attempt is published too, with its notebook and `error.json`,
+    unless it failed because the study is `stopping`. `gpu` is the number of the only one
     that the run shall see.
     """
     study = state.folder(planned)
@@ -127,6 +128,7 @@ def attempt(
             (work / runs.METRICS).unlink(missing_ok=True)
             write_json(work / runs.ERROR, {"error": error})
         publish(work, study / run["id"])
+        attempts.drop_states(planned["study"], run["id"])
     except OSError as full:  # a full disk also keeps the error from being written
         error = error or explain(full)
         caught = caught or full

@@ -117,9 +117,10 @@ def forget(study: str) -> None:
 
 
 def clear(study: str) -> list[dict]:
-    """Remove the folders of attempts that are not alive; return their records. Finished results in them are kept.
+    """Remove the folders of attempts that are not alive; return their records.
 
-    A process that died between the two renames of `lib.study.attempt.publish` has left one aside.
+    Also what processes left that died at other moments: a result put aside, between the two renames of
+    `lib.study.attempt.publish`, comes back, and states of the trainings of finished runs go.
     """
     folder = paths.RUNS / study / runs.ATTEMPTS
     for aside in folder.glob(".[!.]*"):
@@ -133,6 +134,8 @@ def clear(study: str) -> list[dict]:
     for record in dead:
         shutil.rmtree(folder / _name(record), ignore_errors=True)
     _remove_empty(folder)
+    for states in (folder.parent / runs.CHECKPOINTS).glob("*"):
+        drop_states(study, states.name)
     return dead
 
 
@@ -140,6 +143,14 @@ def end(work: Path) -> None:
     """Remove the folder of an attempt that comes to nothing."""
     shutil.rmtree(work, ignore_errors=True)
     _remove_empty(work.parent)
+
+
+def drop_states(study: str, run: str) -> None:
+    """Remove the states of the trainings of `run` if it is done."""
+    folder = paths.RUNS / study
+    if (folder / run / runs.METRICS).is_file():
+        shutil.rmtree(folder / runs.CHECKPOINTS / run, ignore_errors=True)
+        _remove_empty(folder / runs.CHECKPOINTS)
 
 
 def _remove_empty(folder: Path) -> None:
