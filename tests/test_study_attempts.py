@@ -37,6 +37,25 @@ def test_attempts_have_numbers_of_their_own(planned):
     assert attempts.begin("s", RUN).name == f"{RUN}.13"
 
 
+def test_attempts_begin_while_others_end(planned):
+    """The last that ends takes the folder of all of them along."""
+    raised = []
+
+    def work(run: str) -> None:
+        try:
+            for _ in range(100):
+                attempts.end(attempts.begin("s", run))
+        except OSError as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=work, args=[name]) for name in ("a", "a", "b", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert raised == []
+
+
 def test_an_attempt_lives_as_long_as_its_process(planned):
     work = attempts.begin("s", RUN)
     assert attempts.alive("s", RUN)["process"] == os.getpid()

@@ -106,6 +106,23 @@ def test_a_folder_that_turns_read_only_publishes_nothing(planned, here, notebook
     assert not (here.runs / "s" / runs.CHECKPOINTS).exists()
 
 
+def test_an_attempt_that_cannot_begin_is_its_runs_error_only(planned, here, notebook, monkeypatch):
+    first, second = planned["runs"]
+    real = attempts.write_json
+
+    def write(path, value):
+        if first["id"] in str(path):
+            raise OSError(28, "No space left on device")
+        real(path, value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(attempts, "write_json", write)
+        errors = execute.run_study(planned, [None, None])
+    assert errors == {first["id"]: "OSError: [Errno 28] No space left on device"}
+    check_whole(here.runs / "s" / second["id"])
+    assert not (here.runs / "s" / runs.ATTEMPTS).exists()
+
+
 def test_states_of_trainings_stay_until_a_run_is_published(planned, here, notebook):
     """An attempt that was killed after its last training, and one killed after it was published."""
     first, second = planned["runs"]

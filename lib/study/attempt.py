@@ -103,7 +103,10 @@ def attempt(
     study = state.folder(planned)
     if state.of(planned, run) == "done":
         return None
-    work = attempts.begin(planned["study"], run["id"], gpu=gpu)
+    try:
+        work = attempts.begin(planned["study"], run["id"], gpu=gpu)
+    except OSError as full:
+        return explain(full)
     number, error, caught = int(work.name.rpartition(".")[2]), None, None
     environment = {runs.NEIGHBOURS: str(neighbours)} | ({GPUS: gpu} if gpu is not None else {})
     try:

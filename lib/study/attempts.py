@@ -30,18 +30,31 @@ SLURM_TASK = "WORKBENCH_SLURM_TASK"  # set for what a SLURM task executes: its n
 def begin(study: str, run: str, **facts) -> Path:
     """Make the folder of a new attempt at `run`, the number after the highest there was; `facts` go into its record.
 
-    No two processes get one folder, on whichever hosts they are.
+    No two processes get one folder, on whichever hosts they are. OSError where nothing can be written.
     """
     folder = paths.RUNS / study / runs.ATTEMPTS
-    folder.mkdir(parents=True, exist_ok=True)
     number = 1 + max([one["number"] for one in (*_of(study, run), *tries(study, run))], default=0)
     while True:
         work = folder / f"{run}.{number}"
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             work.mkdir()
             break
+        except FileNotFoundError:  # the last attempt ended, and took the empty folder along
+            continue
         except FileExistsError:
+            if folder.is_file():
+                raise
             number += 1
+    try:
+        _write(work, run, number, facts)
+    except OSError:
+        end(work)
+        raise
+    return work
+
+
+def _write(work: Path, run: str, number: int, facts: dict) -> None:
     (work / BEAT).touch()
     me = psutil.Process()
     record = {"run": run, "number": number, "host": socket.gethostname(), "process": me.pid, "born": me.create_time()}
@@ -49,7 +62,6 @@ def begin(study: str, run: str, **facts) -> Path:
     if record["slurm"]:
         record["restarts"] = int(os.environ.get("SLURM_RESTART_COUNT", 0))
     write_json(work / ATTEMPT, record)
-    return work
 
 
 @contextlib.contextmanager
