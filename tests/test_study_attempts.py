@@ -12,7 +12,7 @@ from lib.files import read_json, write_json
 from lib.study import attempts, status
 from lib.study.attempt import may_heal, publish
 
-RUN = "stub-namea-seed1"
+RUN, OTHER = "stub-namea-seed1", "stub-nameb-seed1"
 
 
 def elsewhere(monkeypatch, name: str = "another") -> None:
@@ -79,6 +79,41 @@ def test_on_another_host_it_lives_as_long_as_it_says_so(planned, monkeypatch):
     os.utime(work / attempts.BEAT, (past, past))
     assert attempts.alive("s", RUN) is None
     assert "attempt 1 on another ended without a word" in attempts.lost(attempts.clear("s")[0])
+
+
+def test_a_beat_in_the_future_is_none(planned, monkeypatch):
+    with monkeypatch.context() as patch:
+        elsewhere(patch)
+        work = attempts.begin("s", RUN)
+    future = (work / attempts.BEAT).stat().st_mtime + attempts.SILENT_S + 10
+    os.utime(work / attempts.BEAT, (future, future))
+    assert [record["alive"] for record in attempts.under_way("s")] == [False]
+
+
+def test_what_died_before_it_had_a_record_goes_when_it_is_silent(planned, here):
+    folder = here.runs / "s" / runs.ATTEMPTS
+    fresh, silent, unbeaten = (folder / f"{RUN}.{n}" for n in (1, 2, 3))
+    for work in (fresh, silent, unbeaten):
+        work.mkdir(parents=True)
+    spared = folder / f"{OTHER}.1"
+    spared.mkdir()
+    (silent / attempts.BEAT).touch()
+    for path in (silent / attempts.BEAT, unbeaten, spared):
+        os.utime(path, (1e9, 1e9))
+    assert attempts.clear("s", spare=[OTHER]) == []
+    assert sorted(work.name for work in folder.iterdir()) == [f"{RUN}.1", f"{OTHER}.1"]
+    attempts.clear("s")
+    assert [work.name for work in folder.iterdir()] == [f"{RUN}.1"]
+
+
+def test_spared_runs_keep_their_attempts(planned, monkeypatch):
+    with monkeypatch.context() as patch:
+        elsewhere(patch)
+        made = [attempts.begin("s", run) for run in (RUN, OTHER)]
+    for work in made:
+        os.utime(work / attempts.BEAT, (1e9, 1e9))
+    assert [record["run"] for record in attempts.clear("s", {OTHER})] == [RUN]
+    assert [work.exists() for work in made] == [False, True]
 
 
 def test_beats_while_it_lives(planned, monkeypatch):

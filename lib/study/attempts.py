@@ -12,6 +12,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -128,8 +129,8 @@ def forget(study: str) -> None:
     shutil.rmtree(paths.RUNS / study / TRIES, ignore_errors=True)
 
 
-def clear(study: str) -> list[dict]:
-    """Remove the folders of attempts that are not alive; return their records.
+def clear(study: str, spare: Collection[str] = ()) -> list[dict]:
+    """Remove the folders of attempts that are not alive, but for those at runs in `spare`; return their records.
 
     Also what processes left that died at other moments: a result put aside, between the two renames of
     `lib.study.attempt.publish`, comes back, and states of the trainings of finished runs go.
@@ -142,13 +143,23 @@ def clear(study: str) -> list[dict]:
                 os.rename(aside, folder.parent / name)
         elif aside.is_dir():
             shutil.rmtree(aside, ignore_errors=True)
-    dead = [record for record in under_way(study) if not record["alive"]]
+    dead = [record for record in under_way(study) if not record["alive"] and record["run"] not in spare]
     for record in dead:
         shutil.rmtree(folder / _name(record), ignore_errors=True)
+    _clear_unrecorded(folder, spare)
     _remove_empty(folder)
     for states in (folder.parent / runs.CHECKPOINTS).glob("*"):
         drop_states(study, states.name)
     return dead
+
+
+def _clear_unrecorded(folder: Path, spare: Collection[str]) -> None:
+    """Remove what died between its `mkdir` and its record, or met a full disk there."""
+    found = [work for work in folder.glob("[!.]*") if _own(work) is None]
+    clock = _clock(folder) if found else 0.0
+    for work in found:
+        if work.name.rpartition(".")[0] not in spare and _silent(work, clock):
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def end(work: Path) -> None:
@@ -206,10 +217,16 @@ def _alive(folder: Path, record: dict, clock: float) -> bool:
             return False
         except psutil.AccessDenied:
             return True
+    return not _silent(folder / _name(record), clock)
+
+
+def _silent(work: Path, clock: float) -> bool:
+    beat = work / BEAT
     try:
-        return clock - (folder / _name(record) / BEAT).stat().st_mtime < SILENT_S
+        # a beat that is as far ahead is none either: a clock was put back, or the folder comes from elsewhere
+        return abs(clock - (beat if beat.exists() else work).stat().st_mtime) >= SILENT_S
     except OSError:  # published or removed just now
-        return False
+        return True
 
 
 def _clock(folder: Path) -> float:
