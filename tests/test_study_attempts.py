@@ -81,6 +81,31 @@ def test_on_another_host_it_lives_as_long_as_it_says_so(planned, monkeypatch):
     assert "attempt 1 on another ended without a word" in attempts.lost(attempts.clear("s")[0])
 
 
+@pytest.mark.parametrize("change", [{"system": "another boot pid:[1]"}, {"system": None}, "old"], ids=str)
+def test_a_process_of_another_container_or_boot_is_not_looked_up(planned, change):
+    """Though the host has our name; nor one of a record that does not say where it is from."""
+    work = attempts.begin("s", RUN)
+    record = read_json(work / attempts.ATTEMPT) | {"process": 2**22 + 1}  # none is
+    write_json(work / attempts.ATTEMPT, record)
+    assert [one["alive"] for one in attempts.under_way("s")] == [False]
+    if change == "old":
+        del record["system"]
+        change = {}
+    write_json(work / attempts.ATTEMPT, record | change)
+    assert [one["alive"] for one in attempts.under_way("s")] == [True]
+    os.utime(work / attempts.BEAT, (1e9, 1e9))
+    assert [one["alive"] for one in attempts.under_way("s")] == [False]
+
+
+def test_a_clock_that_is_put_kills_nobody(planned, monkeypatch):
+    """What the system calls the time of its start goes with the clock, and every process's start with that."""
+    attempts.begin("s", RUN)
+    boot, create = psutil.boot_time, psutil.Process.create_time
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot() + 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: create(self) + 3600)
+    assert [one["alive"] for one in attempts.under_way("s")] == [True]
+
+
 def test_a_beat_in_the_future_is_none(planned, monkeypatch):
     with monkeypatch.context() as patch:
         elsewhere(patch)

@@ -1,7 +1,7 @@
 """Who executes which run: records on the shared folder, which any process on any host can read.
 
 `.attempts/<run>.<number>` is the folder of an attempt, made by whoever executes it; `attempt.json` in it says who that
-is, and the time of the file `beat` that it still lives. What became of attempts that failed stands in
+is, and the time of the file `beat` that it still lives, to all who cannot look its process up. What became of attempts that failed stands in
 `.tries/<run>.<number>.json`, until the next start of the study.
 """
 
@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -24,7 +25,7 @@ from lib.files import read_json, write_json
 TRIES = ".tries"
 ATTEMPT, BEAT = "attempt.json", "beat"
 BEAT_S = 5.0
-SILENT_S = 12 * BEAT_S  # an attempt of another host that has not been heard of for so long is lost; folders may be slow
+SILENT_S = 12 * BEAT_S  # an attempt elsewhere that has not been heard of for so long is lost; folders may be slow
 SLURM_TASK = "WORKBENCH_SLURM_TASK"  # set for what a SLURM task executes: its number, such as 123_4
 
 
@@ -58,7 +59,8 @@ def begin(study: str, run: str, **facts) -> Path:
 def _write(work: Path, run: str, number: int, facts: dict) -> None:
     (work / BEAT).touch()
     me = psutil.Process()
-    record = {"run": run, "number": number, "host": socket.gethostname(), "process": me.pid, "born": me.create_time()}
+    record = {"run": run, "number": number, "host": socket.gethostname(), "system": _system()}
+    record |= {"process": me.pid, "born": _born(me)}
     record |= {"started_utc": _now(), "slurm": os.environ.get(SLURM_TASK), **facts}
     if record["slurm"]:
         record["restarts"] = int(os.environ.get("SLURM_RESTART_COUNT", 0))
@@ -207,12 +209,31 @@ def _name(record: dict) -> str:
     return f"{record['run']}.{record['number']}"
 
 
+def here(record: dict) -> bool:
+    """Whether the process of this attempt is one that we can look up: of this host, its start, and its container."""
+    return record["host"] == socket.gethostname() and record.get("system") == _system()
+
+
+def _system() -> str:
+    """Within what process numbers mean something, where Linux tells; hosts, as containers, may have equal names."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return sys.platform
+
+
+def _born(process: psutil.Process) -> float:
+    """Seconds from the system's start to the process's, as create_time has it before it adds the clock's time."""
+    return process.create_time() - psutil.boot_time()
+
+
 def _alive(folder: Path, record: dict, clock: float) -> bool:
-    if record["host"] == socket.gethostname():
+    if here(record):
         try:
             process = psutil.Process(record["process"])
+            # the clock may be put between the two calls of _born, or rounded to another second;
             # one that nobody has reaped yet has ended all the same
-            return abs(process.create_time() - record["born"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+            return abs(_born(process) - record["born"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
         except psutil.AccessDenied:
