@@ -106,6 +106,34 @@ def test_a_folder_that_turns_read_only_publishes_nothing(planned, here, notebook
     assert not (here.runs / "s" / runs.CHECKPOINTS).exists()
 
 
+def test_a_retry_does_not_wait_for_what_its_own_driver_could_not_remove(planned, here, notebook, monkeypatch):
+    """The first attempt fails as machines fail, while the folder is read-only."""
+    real, tried = attempt.execute_notebook, []
+
+    def refused(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    def dies_first(*given, **named):
+        if not tried:
+            raise MemoryError("no room")
+        real(*given, **named)
+
+    with monkeypatch.context() as patched:
+        watch = execute.Watch()
+        watch.tried = lambda run, error: (tried.append(error), patched.undo())
+        patched.setattr(attempts.shutil, "rmtree", lambda *_, **__: None)
+        patched.setattr(attempt.os, "rename", refused)
+        monkeypatch.setattr(attempt, "execute_notebook", dies_first)
+        waiting = threading.Thread(target=execute.run_study, args=[planned, [None], watch], daemon=True)
+        waiting.start()
+        waiting.join(60)
+    assert tried == ["MemoryError: no room"]
+    assert not waiting.is_alive()
+    for run in planned["runs"]:
+        check_whole(here.runs / "s" / run["id"])
+    assert not (here.runs / "s" / runs.ATTEMPTS).exists()
+
+
 def test_an_attempt_that_cannot_begin_is_its_runs_error_only(planned, here, notebook, monkeypatch):
     first, second = planned["runs"]
     real = attempts.write_json

@@ -26,6 +26,7 @@ TRIES = ".tries"
 ATTEMPT, BEAT = "attempt.json", "beat"
 BEAT_S = 5.0
 SILENT_S = 12 * BEAT_S  # an attempt elsewhere that has not been heard of for so long is lost; folders may be slow
+_OURS: set[Path] = set()  # folders of attempts that this process executes: one that ended may stay, if it is read-only
 SLURM_TASK = "WORKBENCH_SLURM_TASK"  # set for what a SLURM task executes: its number, such as 123_4
 
 
@@ -64,6 +65,7 @@ def _write(work: Path, run: str, number: int, facts: dict) -> None:
     record |= {"started_utc": _now(), "slurm": os.environ.get(SLURM_TASK), **facts}
     if record["slurm"]:
         record["restarts"] = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    _OURS.add(work)
     write_json(work / ATTEMPT, record)
 
 
@@ -165,7 +167,8 @@ def _clear_unrecorded(folder: Path, spare: Collection[str]) -> None:
 
 
 def end(work: Path) -> None:
-    """Remove the folder of an attempt that comes to nothing."""
+    """This process's attempt has come to its end; remove its folder where that has not been published."""
+    _OURS.discard(work)
     shutil.rmtree(work, ignore_errors=True)
     _remove_empty(work.parent)
 
@@ -229,6 +232,8 @@ def _born(process: psutil.Process) -> float:
 
 def _alive(folder: Path, record: dict, clock: float) -> bool:
     if here(record):
+        if record["process"] == os.getpid() and folder / _name(record) not in _OURS:
+            return False
         try:
             process = psutil.Process(record["process"])
             # the clock may be put between the two calls of _born, or rounded to another second;
