@@ -25,6 +25,10 @@ def finished(folder, value: int):
     return folder
 
 
+def alive() -> list[dict]:
+    return [record for record in attempts.under_way("s") if record["alive"]]
+
+
 def test_attempts_have_numbers_of_their_own(planned):
     made = []
     threads = [threading.Thread(target=lambda: made.append(attempts.begin("s", RUN))) for _ in range(8)]
@@ -33,7 +37,7 @@ def test_attempts_have_numbers_of_their_own(planned):
     for thread in threads:
         thread.join()
     assert sorted(work.name for work in made) == [f"{RUN}.{n}" for n in range(1, 9)]
-    attempts.failed("s", RUN, 12, "it failed", True)
+    attempts.failed("s", RUN, 12, "it failed")
     assert attempts.begin("s", RUN).name == f"{RUN}.13"
 
 
@@ -58,10 +62,10 @@ def test_attempts_begin_while_others_end(planned):
 
 def test_an_attempt_lives_as_long_as_its_process(planned):
     work = attempts.begin("s", RUN)
-    assert attempts.alive("s", RUN)["process"] == os.getpid()
+    assert [record["process"] for record in alive()] == [os.getpid()]
     record = read_json(work / attempts.ATTEMPT)
     write_json(work / attempts.ATTEMPT, record | {"born": record["born"] - 100})  # the number was given anew
-    assert attempts.alive("s", RUN) is None
+    assert alive() == []
     assert [one["run"] for one in attempts.clear("s")] == [RUN]
     assert not work.parent.exists()
 
@@ -74,10 +78,10 @@ def test_on_another_host_it_lives_as_long_as_it_says_so(planned, monkeypatch):
     from lib import paths
 
     monkeypatch.setattr(paths, "RUNS", work.parents[2])
-    assert attempts.alive("s", RUN)["host"] == "another"
+    assert [record["host"] for record in alive()] == ["another"]
     past = (work / attempts.BEAT).stat().st_mtime - attempts.SILENT_S - 1
     os.utime(work / attempts.BEAT, (past, past))
-    assert attempts.alive("s", RUN) is None
+    assert alive() == []
     assert "attempt 1 on another ended without a word" in attempts.lost(attempts.clear("s")[0])
 
 
@@ -87,14 +91,14 @@ def test_a_process_of_another_container_or_boot_is_not_looked_up(planned, change
     work = attempts.begin("s", RUN)
     record = read_json(work / attempts.ATTEMPT) | {"process": 2**22 + 1}  # none is
     write_json(work / attempts.ATTEMPT, record)
-    assert [one["alive"] for one in attempts.under_way("s")] == [False]
+    assert alive() == []
     if change == "old":
         del record["system"]
         change = {}
     write_json(work / attempts.ATTEMPT, record | change)
-    assert [one["alive"] for one in attempts.under_way("s")] == [True]
+    assert len(alive()) == 1
     os.utime(work / attempts.BEAT, (1e9, 1e9))
-    assert [one["alive"] for one in attempts.under_way("s")] == [False]
+    assert alive() == []
 
 
 def test_a_clock_that_is_put_kills_nobody(planned, monkeypatch):
@@ -103,7 +107,7 @@ def test_a_clock_that_is_put_kills_nobody(planned, monkeypatch):
     boot, create = psutil.boot_time, psutil.Process.create_time
     monkeypatch.setattr(psutil, "boot_time", lambda: boot() + 3600)
     monkeypatch.setattr(psutil.Process, "create_time", lambda self: create(self) + 3600)
-    assert [one["alive"] for one in attempts.under_way("s")] == [True]
+    assert len(alive()) == 1
 
 
 def test_a_beat_in_the_future_is_none(planned, monkeypatch):
@@ -112,7 +116,7 @@ def test_a_beat_in_the_future_is_none(planned, monkeypatch):
         work = attempts.begin("s", RUN)
     future = (work / attempts.BEAT).stat().st_mtime + attempts.SILENT_S + 10
     os.utime(work / attempts.BEAT, (future, future))
-    assert [record["alive"] for record in attempts.under_way("s")] == [False]
+    assert alive() == []
 
 
 def test_what_died_before_it_had_a_record_goes_when_it_is_silent(planned, here):
@@ -221,6 +225,9 @@ def test_status_of_every_kind(planned, here, monkeypatch):
     found = rows(planned)[first]
     assert (found["state"], found["attempt"], found["detail"]) == ("running", 1, "started")
     assert found["where"] == f"{socket.gethostname()} GPU 1"
+    given = {"host": "n1", "gpu": "1", "slurm": "5_0"}
+    assert attempts.where(given | {"restarts": 0}) == "n1 GPU 1, SLURM 5_0"
+    assert attempts.where(given | {"restarts": 2}) == "n1 GPU 1, SLURM 5_0, restart 2"
     state_of = {"what": "training", "epoch": 2, "epochs": 4, "train_loss": 1.0, "test_top1_pct": 50.0, "left_s": 20}
     write_json(work / runs.PROGRESS, state_of)
     assert "epoch 2 of 4" in rows(planned)[first]["detail"]
@@ -238,7 +245,7 @@ def test_status_of_what_ended(planned, here):
     first, second = (run["id"] for run in planned["runs"])
     finished(here.runs / "s" / first, 1)
     write_json(here.runs / "s" / second / runs.ERROR, {"error": "ValueError: no"})
-    attempts.failed("s", second, 1, "ValueError: no", False)
+    attempts.failed("s", second, 1, "ValueError: no")
     found = rows(planned)
     assert (found[first]["state"], found[first]["detail"]) == ("done", "1.0 s")
     assert (found[second]["state"], found[second]["attempt"], found[second]["detail"]) == (

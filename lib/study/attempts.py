@@ -1,8 +1,8 @@
 """Who executes which run: records on the shared folder, which any process on any host can read.
 
 `.attempts/<run>.<number>` is the folder of an attempt, made by whoever executes it; `attempt.json` in it says who that
-is, and the time of the file `beat` that it still lives, to all who cannot look its process up. What became of attempts that failed stands in
-`.tries/<run>.<number>.json`, until the next start of the study.
+is, and the time of the file `beat`, to all who cannot look its process up, that it still lives. What became of attempts
+that failed stands in `.tries/<run>.<number>.json`, until the next start of the study.
 """
 
 import contextlib
@@ -99,15 +99,12 @@ def under_way(study: str) -> list[dict]:
     return sorted(found, key=lambda record: (record["run"], record["number"]))
 
 
-def alive(study: str, run: str) -> dict | None:
-    """The record of an attempt at `run` that is being executed now, anywhere; None if there is none."""
-    return next((record for record in under_way(study) if record["run"] == run and record["alive"]), None)
-
-
 def where(record: dict) -> str:
-    """`host`, with the GPU and the SLURM task where there are any: `node3 GPU 1, SLURM 123_4`."""
+    """`host`, with the GPU and the SLURM task where there are any: `node3 GPU 1, SLURM 123_4, restart 2`."""
     gpu = f" GPU {record['gpu']}" if record.get("gpu") not in (None, "") else ""
-    return markup.line(f"{record['host']}{gpu}" + (f", SLURM {record['slurm']}" if record.get("slurm") else ""))
+    slurm = f", SLURM {record['slurm']}" if record.get("slurm") else ""
+    restart = f", restart {record['restarts']}" if record.get("restarts") else ""
+    return markup.line(f"{record['host']}{gpu}{slurm}{restart}")
 
 
 def lost(record: dict) -> str:
@@ -115,9 +112,9 @@ def lost(record: dict) -> str:
     return f"LostRun: attempt {record['number']} on {where(record)} ended without a word (process {record['process']})"
 
 
-def failed(study: str, run: str, number: int, error: str, heals: bool) -> None:
-    """Record what became of an attempt; `heals` says whether the same run may succeed another time."""
-    entry = {"run": run, "number": number, "error": error, "heals": heals, "ended_utc": _now()}
+def failed(study: str, run: str, number: int, error: str) -> None:
+    """Record what became of an attempt."""
+    entry = {"run": run, "number": number, "error": error, "ended_utc": _now()}
     write_json(paths.RUNS / study / TRIES / f"{run}.{number}.json", entry)
 
 
