@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 import psutil
 from filelock import FileLock, Timeout
 
-from lib import machine
+from lib import machine, markup
+from lib.files import write_text
 from lib.study import attempts, quiet, state
 from lib.study.attempt import GPUS, attempt, may_heal
 from lib.study.nursery import Nursery
@@ -238,14 +240,14 @@ def _only_driver(planned: dict, on_wait: Callable[[str], None]):
     """Hold the study's lock. The kernel releases it when this process dies, however that happens."""
     path = state.folder(planned) / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+    lock, owner = FileLock(path), path.with_suffix(".owner")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        on_wait(path.with_suffix(".owner").read_text() if path.with_suffix(".owner").exists() else "another process")
+        on_wait(markup.line(owner.read_text(errors="replace")) if owner.exists() else "another process")
         lock.acquire()
     try:
-        path.with_suffix(".owner").write_text(f"process {os.getpid()}")
+        write_text(owner, f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
     finally:
         lock.release()
