@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import psutil
@@ -154,10 +154,7 @@ class _Driver:
                 self.nursery.close()  # before the kernels are stopped: another may be about to start
             raise
         finally:
-            self.stopping.set()
-            # again and again: a kernel may be about to start
-            while wait(self.running, timeout=0.2).not_done:
-                stop_kernels()
+            stop(self.running, self.stopping)
             self.pool.shutdown(wait=True, cancel_futures=True)
         return self.errors
 
@@ -251,6 +248,14 @@ def _only_driver(planned: dict, on_wait: Callable[[str], None]):
         yield
     finally:
         lock.release()
+
+
+def stop(begun: Iterable[Future], stopping: threading.Event) -> None:
+    """Have these attempts, which heed `stopping`, end without a result, and wait until they have."""
+    stopping.set()
+    # again and again: a kernel may be about to start
+    while wait(begun, timeout=0.2).not_done:
+        stop_kernels()
 
 
 def stop_kernels(grace_s: float = 2.0) -> None:
