@@ -19,7 +19,7 @@ RUN, METRICS, ERROR, NOTEBOOK = "run.json", "metrics.json", "error.json", "noteb
 NEIGHBOURS = "WORKBENCH_NEIGHBOURS"  # environment variable by which a study tells how many others run
 PROGRESS = "progress.json"  # only while the run is under way
 
-# Folders beside the runs of a study: attempts under way, named <run>.<process>, and the state of trainings.
+# Folders beside the runs of a study: attempts under way, named <run>.<number>, and the state of trainings.
 ATTEMPTS, CHECKPOINTS = ".attempts", ".checkpoints"
 
 # Parameters that name a run even when a study does not sweep them, in this order.
@@ -113,7 +113,7 @@ def finish(run: Run, metrics: dict, **tables) -> dict:
     """Write each table, a DataFrame or a list of dicts, as `<name>.csv`, then `metrics.json`: from here on it is done.
 
     `metrics` is flat, with units in its keys; not-a-number becomes null. Adds `wall_s`, from `begin` to now.
-    The states of its trainings are no longer needed and go.
+    The states of its trainings are no longer needed and go; those of an attempt of a study stay until it is published.
     """
     import pandas as pd  # takes a second, and who only asks for the state of runs does not need it
 
@@ -124,7 +124,8 @@ def finish(run: Run, metrics: dict, **tables) -> dict:
     metrics["wall_s"] = round(time.monotonic() - run.started, 3)
     (run.directory / PROGRESS).unlink(missing_ok=True)
     write_json(run.directory / METRICS, metrics)
-    shutil.rmtree(_checkpoints(run), ignore_errors=True)
+    if run.directory.parent.name != ATTEMPTS:
+        shutil.rmtree(_checkpoints(run), ignore_errors=True)
     return metrics
 
 

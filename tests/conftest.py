@@ -21,9 +21,10 @@ def here(bench, monkeypatch):
     for name in ("RUNS", "STUDIES", "FIGURES", "NOTEBOOKS"):
         monkeypatch.setattr(paths, name, getattr(bench, name.lower()))
     parameters.declared.cache_clear()
-    handler = signal.getsignal(signal.SIGTERM)  # lib.study.__main__ sets its own
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield bench
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():  # lib.study.__main__ sets its own
+        signal.signal(number, handler)
     parameters.declared.cache_clear()
 
 

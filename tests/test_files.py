@@ -21,6 +21,19 @@ def test_an_error_leaves_the_old_file_and_no_rest(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_two_writers_of_one_file_do_not_mix(tmp_path):
+    """Of two threads, or two hosts that gave out one process number: the last to end has it, whole."""
+    path = tmp_path / "a"
+    with files.replacing(path) as first:
+        with files.replacing(path) as second:
+            assert first != second
+            second.write_text("second")
+        first.write_text("first")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_replaced_in_one_go(tmp_path):
     path = tmp_path / "a"
     files.write_text(path, "old")

@@ -139,7 +139,7 @@ def test_the_notebook_goes_on_where_it_was_stopped(small, tmp_path, monkeypatch)
     for name in ("quantized", "rounding", "ties", "history"):
         timed = [column for column in wanted[name] if column.endswith("_s")]
         pd.testing.assert_frame_equal(found[name].drop(columns=timed), wanted[name].drop(columns=timed))
-    assert not state.exists()
+    assert state.exists()  # until the attempt is published
 
 
 def test_texts_and_their_embeddings(tmp_path, monkeypatch):

@@ -105,6 +105,18 @@ def test_metrics_are_plain_and_come_last(here, monkeypatch):
     assert not (other.directory / runs.METRICS).exists()
 
 
+@pytest.mark.parametrize(("folder", "kept"), [("c", False), (".attempts/c.12", True)])
+def test_states_of_trainings_go_when_the_run_is_there_to_stay(here, folder, kept):
+    """That of an attempt is not: it can be lost before it is published."""
+    run = runs.begin("stub", namespace(run_dir=str(here.runs / "s" / folder)))
+    state = runs.checkpoint(run, "training")
+    assert state == here.runs / "s" / runs.CHECKPOINTS / "c" / "training.pt"
+    state.parent.mkdir(parents=True)
+    state.touch()
+    runs.finish(run, {})
+    assert state.exists() is kept
+
+
 def test_finished_skips_attempts_and_unfinished_runs(here):
     finished("s", "b")
     finished("s", "a")

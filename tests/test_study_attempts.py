@@ -12,7 +12,7 @@ from lib.files import read_json, write_json
 from lib.study import attempts, status
 from lib.study.attempt import may_heal, publish
 
-RUN = "stub-namea-seed1"
+RUN, OTHER = "stub-namea-seed1", "stub-nameb-seed1"
 
 
 def elsewhere(monkeypatch, name: str = "another") -> None:
@@ -25,6 +25,10 @@ def finished(folder, value: int):
     return folder
 
 
+def alive() -> list[dict]:
+    return [record for record in attempts.under_way("s") if record["alive"]]
+
+
 def test_attempts_have_numbers_of_their_own(planned):
     made = []
     threads = [threading.Thread(target=lambda: made.append(attempts.begin("s", RUN))) for _ in range(8)]
@@ -33,16 +37,35 @@ def test_attempts_have_numbers_of_their_own(planned):
     for thread in threads:
         thread.join()
     assert sorted(work.name for work in made) == [f"{RUN}.{n}" for n in range(1, 9)]
-    attempts.failed("s", RUN, 12, "it failed", True)
+    attempts.failed("s", RUN, 12, "it failed")
     assert attempts.begin("s", RUN).name == f"{RUN}.13"
+
+
+def test_attempts_begin_while_others_end(planned):
+    """The last that ends takes the folder of all of them along."""
+    raised = []
+
+    def work(run: str) -> None:
+        try:
+            for _ in range(100):
+                attempts.end(attempts.begin("s", run))
+        except OSError as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=work, args=[name]) for name in ("a", "a", "b", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert raised == []
 
 
 def test_an_attempt_lives_as_long_as_its_process(planned):
     work = attempts.begin("s", RUN)
-    assert attempts.alive("s", RUN)["process"] == os.getpid()
+    assert [record["process"] for record in alive()] == [os.getpid()]
     record = read_json(work / attempts.ATTEMPT)
     write_json(work / attempts.ATTEMPT, record | {"born": record["born"] - 100})  # the number was given anew
-    assert attempts.alive("s", RUN) is None
+    assert alive() == []
     assert [one["run"] for one in attempts.clear("s")] == [RUN]
     assert not work.parent.exists()
 
@@ -55,11 +78,71 @@ def test_on_another_host_it_lives_as_long_as_it_says_so(planned, monkeypatch):
     from lib import paths
 
     monkeypatch.setattr(paths, "RUNS", work.parents[2])
-    assert attempts.alive("s", RUN)["host"] == "another"
+    assert [record["host"] for record in alive()] == ["another"]
     past = (work / attempts.BEAT).stat().st_mtime - attempts.SILENT_S - 1
     os.utime(work / attempts.BEAT, (past, past))
-    assert attempts.alive("s", RUN) is None
+    assert alive() == []
     assert "attempt 1 on another ended without a word" in attempts.lost(attempts.clear("s")[0])
+
+
+@pytest.mark.parametrize("change", [{"system": "another boot pid:[1]"}, {"system": None}, "old"], ids=str)
+def test_a_process_of_another_container_or_boot_is_not_looked_up(planned, change):
+    """Though the host has our name; nor one of a record that does not say where it is from."""
+    work = attempts.begin("s", RUN)
+    record = read_json(work / attempts.ATTEMPT) | {"process": 2**22 + 1}  # none is
+    write_json(work / attempts.ATTEMPT, record)
+    assert alive() == []
+    if change == "old":
+        del record["system"]
+        change = {}
+    write_json(work / attempts.ATTEMPT, record | change)
+    assert len(alive()) == 1
+    os.utime(work / attempts.BEAT, (1e9, 1e9))
+    assert alive() == []
+
+
+def test_a_clock_that_is_put_kills_nobody(planned, monkeypatch):
+    """What the system calls the time of its start goes with the clock, and every process's start with that."""
+    attempts.begin("s", RUN)
+    boot, create = psutil.boot_time, psutil.Process.create_time
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot() + 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: create(self) + 3600)
+    assert len(alive()) == 1
+
+
+def test_a_beat_in_the_future_is_none(planned, monkeypatch):
+    with monkeypatch.context() as patch:
+        elsewhere(patch)
+        work = attempts.begin("s", RUN)
+    future = (work / attempts.BEAT).stat().st_mtime + attempts.SILENT_S + 10
+    os.utime(work / attempts.BEAT, (future, future))
+    assert alive() == []
+
+
+def test_what_died_before_it_had_a_record_goes_when_it_is_silent(planned, here):
+    folder = here.runs / "s" / runs.ATTEMPTS
+    fresh, silent, unbeaten = (folder / f"{RUN}.{n}" for n in (1, 2, 3))
+    for work in (fresh, silent, unbeaten):
+        work.mkdir(parents=True)
+    spared = folder / f"{OTHER}.1"
+    spared.mkdir()
+    (silent / attempts.BEAT).touch()
+    for path in (silent / attempts.BEAT, unbeaten, spared):
+        os.utime(path, (1e9, 1e9))
+    assert attempts.clear("s", spare=[OTHER]) == []
+    assert sorted(work.name for work in folder.iterdir()) == [f"{RUN}.1", f"{OTHER}.1"]
+    attempts.clear("s")
+    assert [work.name for work in folder.iterdir()] == [f"{RUN}.1"]
+
+
+def test_spared_runs_keep_their_attempts(planned, monkeypatch):
+    with monkeypatch.context() as patch:
+        elsewhere(patch)
+        made = [attempts.begin("s", run) for run in (RUN, OTHER)]
+    for work in made:
+        os.utime(work / attempts.BEAT, (1e9, 1e9))
+    assert [record["run"] for record in attempts.clear("s", {OTHER})] == [RUN]
+    assert [work.exists() for work in made] == [False, True]
 
 
 def test_beats_while_it_lives(planned, monkeypatch):
@@ -142,6 +225,9 @@ def test_status_of_every_kind(planned, here, monkeypatch):
     found = rows(planned)[first]
     assert (found["state"], found["attempt"], found["detail"]) == ("running", 1, "started")
     assert found["where"] == f"{socket.gethostname()} GPU 1"
+    given = {"host": "n1", "gpu": "1", "slurm": "5_0"}
+    assert attempts.where(given | {"restarts": 0}) == "n1 GPU 1, SLURM 5_0"
+    assert attempts.where(given | {"restarts": 2}) == "n1 GPU 1, SLURM 5_0, restart 2"
     state_of = {"what": "training", "epoch": 2, "epochs": 4, "train_loss": 1.0, "test_top1_pct": 50.0, "left_s": 20}
     write_json(work / runs.PROGRESS, state_of)
     assert "epoch 2 of 4" in rows(planned)[first]["detail"]
@@ -159,7 +245,7 @@ def test_status_of_what_ended(planned, here):
     first, second = (run["id"] for run in planned["runs"])
     finished(here.runs / "s" / first, 1)
     write_json(here.runs / "s" / second / runs.ERROR, {"error": "ValueError: no"})
-    attempts.failed("s", second, 1, "ValueError: no", False)
+    attempts.failed("s", second, 1, "ValueError: no")
     found = rows(planned)
     assert (found[first]["state"], found[first]["detail"]) == ("done", "1.0 s")
     assert (found[second]["state"], found[second]["attempt"], found[second]["detail"]) == (

@@ -143,6 +143,37 @@ def test_interrupt_leaves_no_kernel_and_no_half_run(here):
     assert sorted(states("s").values()) == ["done", "waiting"]
 
 
+@pytest.mark.parametrize(("count", "gap_s"), [(2, 0.02), (2, 0.2), (4, 0.1)])  # the last with a nursery
+def test_an_impatient_interrupt_is_one(here, count, gap_s):
+    here.write("s", names(*"abcd"[:count], act="wait"))
+    driver = here.start("run", "s", "--jobs", "2")
+    until(lambda: len(here.executed()) == 2)
+    children = kernels(driver)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        driver.send_signal(number)
+        time.sleep(gap_s)
+    _, err = driver.communicate(timeout=60)
+    assert (driver.returncode, err) == (130, "interrupted: finished runs are kept, start again to go on\n")
+    assert len(children) == 2
+    assert gone(children)
+    assert not (here.runs / "s" / runs.ATTEMPTS).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_by_hand_leaves_nothing(here, number):
+    here.write("s", names("a", "b", act="wait"))
+    person = here.start("execute", "s", "stub-namea-seed1", "stub-nameb-seed1")
+    until(here.executed)
+    children = kernels(person)
+    person.send_signal(number)
+    _, err = person.communicate(timeout=PATIENCE_S)
+    assert (person.returncode, err) == (130, "interrupted: finished runs are kept, start again to go on\n")
+    assert len(children) == 1
+    assert gone(children)
+    assert here.executed() == ["stub-namea-seed1"]
+    assert sorted(path.name for path in (here.runs / "s").iterdir()) == [state.PLAN]
+
+
 def test_polite_kill_is_an_interrupt(here):
     here.write("s", names("a"))
     (here.runs / "s").mkdir(parents=True)

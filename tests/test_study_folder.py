@@ -32,10 +32,20 @@ def notebook(monkeypatch):
             with (target.parent / "rows.csv").open("a") as file:
                 file.write(f"{number}\n")
             time.sleep(0.01)
+        with contextlib.suppress(FileNotFoundError):  # another attempt at the run is published: as trainings do
+            checkpoint(target.parent.name.rpartition(".")[0])
         (target.parent / runs.METRICS).write_text(json.dumps({"wall_s": 1.0, "number": number}))
 
     monkeypatch.setattr(attempt, "execute_notebook", executed)
     return calls
+
+
+def checkpoint(run: str):
+    """The state of a training of `run`, made now."""
+    path = paths.RUNS / "s" / runs.CHECKPOINTS / run / "training.pt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
 
 
 def check_whole(folder) -> None:
@@ -88,11 +98,71 @@ def test_a_folder_that_turns_read_only_publishes_nothing(planned, here, notebook
         error = attempt.attempt(planned, planned["runs"][0], 1, 0, threading.Event())
     assert error == "OSError: [Errno 30] Read-only file system"
     assert not attempt.may_heal(error)
+    assert (here.runs / "s" / runs.CHECKPOINTS / planned["runs"][0]["id"] / "training.pt").exists()  # soon made again
     assert [state.of(planned, run) for run in planned["runs"]] == ["waiting", "waiting"]
     assert execute.run_study(planned, [None]) == {}
     for run in planned["runs"]:
         check_whole(here.runs / "s" / run["id"])
     assert not (here.runs / "s" / runs.ATTEMPTS).exists()
+    assert not (here.runs / "s" / runs.CHECKPOINTS).exists()
+
+
+def test_a_retry_does_not_wait_for_what_its_own_driver_could_not_remove(planned, here, notebook, monkeypatch):
+    """The first attempt fails as machines fail, while the folder is read-only."""
+    real, tried = attempt.execute_notebook, []
+
+    def refused(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    def dies_first(*given, **named):
+        if not tried:
+            raise MemoryError("no room")
+        real(*given, **named)
+
+    with monkeypatch.context() as patched:
+        watch = execute.Watch()
+        watch.tried = lambda run, error: (tried.append(error), patched.undo())
+        patched.setattr(attempts.shutil, "rmtree", lambda *_, **__: None)
+        patched.setattr(attempt.os, "rename", refused)
+        monkeypatch.setattr(attempt, "execute_notebook", dies_first)
+        waiting = threading.Thread(target=execute.run_study, args=[planned, [None], watch], daemon=True)
+        waiting.start()
+        waiting.join(60)
+    assert tried == ["MemoryError: no room"]
+    assert not waiting.is_alive()
+    for run in planned["runs"]:
+        check_whole(here.runs / "s" / run["id"])
+    assert not (here.runs / "s" / runs.ATTEMPTS).exists()
+
+
+def test_an_attempt_that_cannot_begin_is_its_runs_error_only(planned, here, notebook, monkeypatch):
+    first, second = planned["runs"]
+    real = attempts.write_json
+
+    def write(path, value):
+        if first["id"] in str(path):
+            raise OSError(28, "No space left on device")
+        real(path, value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(attempts, "write_json", write)
+        errors = execute.run_study(planned, [None, None])
+    assert errors == {first["id"]: "OSError: [Errno 28] No space left on device"}
+    check_whole(here.runs / "s" / second["id"])
+    assert not (here.runs / "s" / runs.ATTEMPTS).exists()
+
+
+def test_states_of_trainings_stay_until_a_run_is_published(planned, here, notebook):
+    """An attempt that was killed after its last training, and one killed after it was published."""
+    first, second = planned["runs"]
+    states = [checkpoint(run["id"]) for run in (first, second)]
+    finished = here.runs / "s" / first["id"]
+    finished.mkdir()
+    (finished / runs.METRICS).write_text("{}")
+    attempts.clear("s")
+    assert [file.exists() for file in states] == [False, True]
+    assert attempt.attempt(planned, second, 1, 0, threading.Event()) is None
+    assert not states[1].parent.parent.exists()
 
 
 def _after(count: int, refused):
@@ -150,6 +220,7 @@ def test_a_slow_folder_shows_each_run_whole(planned, here, notebook, slow):
     for run in planned["runs"]:
         check_whole(here.runs / "s" / run["id"])
     assert not (here.runs / "s" / runs.ATTEMPTS).exists()
+    assert not (here.runs / "s" / runs.CHECKPOINTS).exists()
     assert status.counts(status.rows(planned)) == "2 done, 0 failed, 0 waiting"
 
 
@@ -185,7 +256,7 @@ def test_a_slow_beat_is_not_taken_for_dead(planned, monkeypatch):
     now = (work / attempts.BEAT).stat().st_mtime
     for silent_s, alive in ((attempts.SILENT_S / 2, True), (attempts.SILENT_S + 1, False)):
         os.utime(work / attempts.BEAT, (now - silent_s, now - silent_s))
-        assert (attempts.alive("s", RUN) is not None) is alive
+        assert [record["alive"] for record in attempts.under_way("s")] == [alive]
     monkeypatch.setattr(attempts.time, "time", lambda: now + 1e6)
     os.utime(work / attempts.BEAT)
-    assert attempts.alive("s", RUN)["host"] == "another"
+    assert [record["alive"] for record in attempts.under_way("s")] == [True]

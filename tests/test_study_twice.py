@@ -1,6 +1,7 @@
 """The same run executed twice at once, by hand and beside a driver: one result, not mixed."""
 
 import json
+import socket
 
 import pytest
 from stub_study import PATIENCE_S, until
@@ -102,6 +103,9 @@ def test_two_drivers_with_different_seeds(here):
     ends = [one.communicate(timeout=PATIENCE_S) for one in drivers]
     assert [one.returncode for one in drivers] == [0, 0]
     assert all(err == "" for _, err in ends)
+    owners = (here.runs / "s" / ".lock.owner").read_text().split()[1:]
+    assert owners[1:] == ["on", socket.gethostname()]
+    assert int(owners[0]) in [one.pid for one in drivers]
     assert sorted(here.executed()) == [f"stub-namea-seed{seed}" for seed in (1, 2, 3)]
     check_whole(here)
 

@@ -95,15 +95,18 @@ def attempt(
 
     This is the one entry to a run, whichever engine it comes from. A published run is not started again. Everything is
     written into a folder of this attempt, which takes the run's place by one rename: whatever dies, a run is never
-    half there, and of two attempts at once the first result stays. A failed attempt is published too, with its
-    notebook and `error.json`, unless it failed because the study is `stopping`. `gpu` is the number of the only one
-    that the run shall see.
+    half there, and of two attempts at once the first result stays. The states of its trainings go after that, so
+    whatever is lost before is soon made again. A failed attempt is published too, with its notebook and `error.json`,
+    unless it failed because the study is `stopping`. `gpu` is the number of the only one that the run shall see.
     """
     study = state.folder(planned)
     if state.of(planned, run) == "done":
         return None
-    work = attempts.begin(planned["study"], run["id"], gpu=gpu)
-    number, error, caught = int(work.name.rpartition(".")[2]), None, None
+    try:
+        work = attempts.begin(planned["study"], run["id"], gpu=gpu)
+    except OSError as full:
+        return explain(full)
+    number, error = int(work.name.rpartition(".")[2]), None
     environment = {runs.NEIGHBOURS: str(neighbours)} | ({GPUS: gpu} if gpu is not None else {})
     try:
         with attempts.beating(work):
@@ -118,7 +121,7 @@ def attempt(
         if not (work / runs.METRICS).is_file():
             error = f"notebook {run['notebook']} ended without runs.finish"
     except Exception as raised:  # whatever it was, the other runs go on, and the report names it
-        caught, error = raised, explain(raised)
+        error = explain(raised)
     if error and stopping.is_set():
         attempts.end(work)
         return error
@@ -127,12 +130,12 @@ def attempt(
             (work / runs.METRICS).unlink(missing_ok=True)
             write_json(work / runs.ERROR, {"error": error})
         publish(work, study / run["id"])
+        attempts.drop_states(planned["study"], run["id"])
     except OSError as full:  # a full disk also keeps the error from being written
         error = error or explain(full)
-        caught = caught or full
     if error:
         with contextlib.suppress(OSError):
-            attempts.failed(planned["study"], run["id"], number, error, heals=may_heal(caught))
+            attempts.failed(planned["study"], run["id"], number, error)
     attempts.end(work)
     return error
 

@@ -1,17 +1,19 @@
 """Who executes which run: records on the shared folder, which any process on any host can read.
 
 `.attempts/<run>.<number>` is the folder of an attempt, made by whoever executes it; `attempt.json` in it says who that
-is, and the time of the file `beat` that it still lives. What became of attempts that failed stands in
-`.tries/<run>.<number>.json`, until the next start of the study.
+is, and the time of the file `beat`, to all who cannot look its process up, that it still lives. What became of attempts
+that failed stands in `.tries/<run>.<number>.json`, until the next start of the study.
 """
 
 import contextlib
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,33 +25,48 @@ from lib.files import read_known, write_json
 TRIES = ".tries"
 ATTEMPT, BEAT = "attempt.json", "beat"
 BEAT_S = 5.0
-SILENT_S = 12 * BEAT_S  # an attempt of another host that has not been heard of for so long is lost; folders may be slow
+SILENT_S = 12 * BEAT_S  # an attempt elsewhere that has not been heard of for so long is lost; folders may be slow
+_OURS: set[Path] = set()  # folders of attempts that this process executes: one that ended may stay, if it is read-only
 SLURM_TASK = "WORKBENCH_SLURM_TASK"  # set for what a SLURM task executes: its number, such as 123_4
 
 
 def begin(study: str, run: str, **facts) -> Path:
     """Make the folder of a new attempt at `run`, the number after the highest there was; `facts` go into its record.
 
-    No two processes get one folder, on whichever hosts they are.
+    No two processes get one folder, on whichever hosts they are. OSError where nothing can be written.
     """
     folder = paths.RUNS / study / runs.ATTEMPTS
-    folder.mkdir(parents=True, exist_ok=True)
     number = 1 + max([one["number"] for one in (*_of(study, run), *tries(study, run))], default=0)
     while True:
         work = folder / f"{run}.{number}"
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             work.mkdir()
             break
+        except FileNotFoundError:  # the last attempt ended, and took the empty folder along
+            continue
         except FileExistsError:
+            if folder.is_file():
+                raise
             number += 1
+    try:
+        _write(work, run, number, facts)
+    except OSError:
+        end(work)
+        raise
+    return work
+
+
+def _write(work: Path, run: str, number: int, facts: dict) -> None:
     (work / BEAT).touch()
     me = psutil.Process()
-    record = {"run": run, "number": number, "host": socket.gethostname(), "process": me.pid, "born": me.create_time()}
+    record = {"run": run, "number": number, "host": socket.gethostname(), "system": _system()}
+    record |= {"process": me.pid, "born": _born(me)}
     record |= {"started_utc": _now(), "slurm": os.environ.get(SLURM_TASK), **facts}
     if record["slurm"]:
         record["restarts"] = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    _OURS.add(work)
     write_json(work / ATTEMPT, record)
-    return work
 
 
 @contextlib.contextmanager
@@ -82,15 +99,12 @@ def under_way(study: str) -> list[dict]:
     return sorted(found, key=lambda record: (record["run"], record["number"]))
 
 
-def alive(study: str, run: str) -> dict | None:
-    """The record of an attempt at `run` that is being executed now, anywhere; None if there is none."""
-    return next((record for record in under_way(study) if record["run"] == run and record["alive"]), None)
-
-
 def where(record: dict) -> str:
-    """`host`, with the GPU and the SLURM task where there are any: `node3 GPU 1, SLURM 123_4`."""
+    """`host`, with the GPU and the SLURM task where there are any: `node3 GPU 1, SLURM 123_4, restart 2`."""
     gpu = f" GPU {record['gpu']}" if record.get("gpu") not in (None, "") else ""
-    return markup.line(f"{record['host']}{gpu}" + (f", SLURM {record['slurm']}" if record.get("slurm") else ""))
+    slurm = f", SLURM {record['slurm']}" if record.get("slurm") else ""
+    restart = f", restart {record['restarts']}" if record.get("restarts") else ""
+    return markup.line(f"{record['host']}{gpu}{slurm}{restart}")
 
 
 def lost(record: dict) -> str:
@@ -98,9 +112,9 @@ def lost(record: dict) -> str:
     return f"LostRun: attempt {record['number']} on {where(record)} ended without a word (process {record['process']})"
 
 
-def failed(study: str, run: str, number: int, error: str, heals: bool) -> None:
-    """Record what became of an attempt; `heals` says whether the same run may succeed another time."""
-    entry = {"run": run, "number": number, "error": error, "heals": heals, "ended_utc": _now()}
+def failed(study: str, run: str, number: int, error: str) -> None:
+    """Record what became of an attempt."""
+    entry = {"run": run, "number": number, "error": error, "ended_utc": _now()}
     write_json(paths.RUNS / study / TRIES / f"{run}.{number}.json", entry)
 
 
@@ -117,10 +131,11 @@ def forget(study: str) -> None:
     shutil.rmtree(paths.RUNS / study / TRIES, ignore_errors=True)
 
 
-def clear(study: str) -> list[dict]:
-    """Remove the folders of attempts that are not alive; return their records. Finished results in them are kept.
+def clear(study: str, spare: Collection[str] = ()) -> list[dict]:
+    """Remove the folders of attempts that are not alive, but for those at runs in `spare`; return their records.
 
-    A process that died between the two renames of `lib.study.attempt.publish` has left one aside.
+    Also what processes left that died at other moments: a result put aside, between the two renames of
+    `lib.study.attempt.publish`, comes back, and states of the trainings of finished runs go.
     """
     folder = paths.RUNS / study / runs.ATTEMPTS
     for aside in folder.glob(".[!.]*"):
@@ -130,17 +145,38 @@ def clear(study: str) -> list[dict]:
                 os.rename(aside, folder.parent / name)
         elif aside.is_dir():
             shutil.rmtree(aside, ignore_errors=True)
-    dead = [record for record in under_way(study) if not record["alive"]]
+    dead = [record for record in under_way(study) if not record["alive"] and record["run"] not in spare]
     for record in dead:
         shutil.rmtree(folder / _name(record), ignore_errors=True)
+    _clear_unrecorded(folder, spare)
     _remove_empty(folder)
+    for states in (folder.parent / runs.CHECKPOINTS).glob("*"):
+        drop_states(study, states.name)
     return dead
 
 
+def _clear_unrecorded(folder: Path, spare: Collection[str]) -> None:
+    """Remove what died between its `mkdir` and its record, or met a full disk there."""
+    found = [work for work in folder.glob("[!.]*") if _own(work) is None]
+    clock = _clock(folder) if found else 0.0
+    for work in found:
+        if work.name.rpartition(".")[0] not in spare and _silent(work, clock):
+            shutil.rmtree(work, ignore_errors=True)
+
+
 def end(work: Path) -> None:
-    """Remove the folder of an attempt that comes to nothing."""
+    """This process's attempt has come to its end; remove its folder where that has not been published."""
+    _OURS.discard(work)
     shutil.rmtree(work, ignore_errors=True)
     _remove_empty(work.parent)
+
+
+def drop_states(study: str, run: str) -> None:
+    """Remove the states of the trainings of `run` if it is done."""
+    folder = paths.RUNS / study
+    if (folder / run / runs.METRICS).is_file():
+        shutil.rmtree(folder / runs.CHECKPOINTS / run, ignore_errors=True)
+        _remove_empty(folder / runs.CHECKPOINTS)
 
 
 def _remove_empty(folder: Path) -> None:
@@ -169,20 +205,47 @@ def _name(record: dict) -> str:
     return f"{record['run']}.{record['number']}"
 
 
+def here(record: dict) -> bool:
+    """Whether the process of this attempt is one that we can look up: of this host, its start, and its container."""
+    return record["host"] == socket.gethostname() and record.get("system") == _system()
+
+
+def _system() -> str:
+    """Within what process numbers mean something, where Linux tells; hosts, as containers, may have equal names."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return sys.platform
+
+
+def _born(process: psutil.Process) -> float:
+    """Seconds from the system's start to the process's, as create_time has it before it adds the clock's time."""
+    return process.create_time() - psutil.boot_time()
+
+
 def _alive(folder: Path, record: dict, clock: float) -> bool:
-    if record["host"] == socket.gethostname():
+    if here(record):
+        if record["process"] == os.getpid() and folder / _name(record) not in _OURS:
+            return False
         try:
             process = psutil.Process(record["process"])
+            # the clock may be put between the two calls of _born, or rounded to another second;
             # one that nobody has reaped yet has ended all the same
-            return abs(process.create_time() - record["born"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+            return abs(_born(process) - record["born"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
         except psutil.AccessDenied:
             return True
+    return not _silent(folder / _name(record), clock)
+
+
+def _silent(work: Path, clock: float) -> bool:
+    beat = work / BEAT
     try:
-        return clock - (folder / _name(record) / BEAT).stat().st_mtime < SILENT_S
+        # a beat that is as far ahead is none either: a clock was put back, or the folder comes from elsewhere
+        return abs(clock - (beat if beat.exists() else work).stat().st_mtime) >= SILENT_S
     except OSError:  # published or removed just now
-        return False
+        return True
 
 
 def _clock(folder: Path) -> float:

@@ -2,15 +2,17 @@
 
 import contextlib
 import os
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import psutil
 from filelock import FileLock, Timeout
 
-from lib import machine
+from lib import machine, markup
+from lib.files import write_text
 from lib.study import attempts, quiet, state
 from lib.study.attempt import GPUS, attempt, may_heal
 from lib.study.nursery import Nursery
@@ -161,10 +163,7 @@ class _Driver:
                 self.nursery.close()  # before the kernels are stopped: another may be about to start
             raise
         finally:
-            self.stopping.set()
-            # again and again: a kernel may be about to start
-            while wait(self.running, timeout=0.2).not_done:
-                stop_kernels()
+            stop(self.running, self.stopping)
             self.pool.shutdown(wait=True, cancel_futures=True)
         return self.errors
 
@@ -247,17 +246,25 @@ def _only_driver(planned: dict, on_wait: Callable[[str], None]):
     """Hold the study's lock. The kernel releases it when this process dies, however that happens."""
     path = state.folder(planned) / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+    lock, owner = FileLock(path), path.with_suffix(".owner")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        on_wait(path.with_suffix(".owner").read_text() if path.with_suffix(".owner").exists() else "another process")
+        on_wait(markup.line(owner.read_text(errors="replace")) if owner.exists() else "another process")
         lock.acquire()
     try:
-        path.with_suffix(".owner").write_text(f"process {os.getpid()}")
+        write_text(owner, f"process {os.getpid()} on {socket.gethostname()}\n")
         yield
     finally:
         lock.release()
+
+
+def stop(begun: Iterable[Future], stopping: threading.Event) -> None:
+    """Have these attempts, which heed `stopping`, end without a result, and wait until they have."""
+    stopping.set()
+    # again and again: a kernel may be about to start
+    while wait(begun, timeout=0.2).not_done:
+        stop_kernels()
 
 
 def stop_kernels(grace_s: float = 2.0) -> None:

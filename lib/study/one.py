@@ -2,10 +2,12 @@
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from lib import machine
 from lib.study import attempts, quiet, state
 from lib.study.attempt import GPUS, attempt
+from lib.study.execute import stop
 
 
 def execute_runs(planned: dict, names: list[str], threads: int | None = None) -> dict[str, str]:
@@ -13,7 +15,7 @@ def execute_runs(planned: dict, names: list[str], threads: int | None = None) ->
 
     A finished run is left as it is, and so is one that something else executes. The plan is left beside the runs where
     there is none. ValueError, before anything starts, for a run that the study does not have or whose source is not
-    done and not among those before it.
+    done and not among those before it. Ctrl-C stops the kernel, removes the attempt and raises KeyboardInterrupt.
     """
     known = {run["id"]: run for run in planned["runs"]}
     for position, name in enumerate(names):
@@ -28,9 +30,20 @@ def execute_runs(planned: dict, names: list[str], threads: int | None = None) ->
         state.save(planned)
     errors = {}
     for name in names:
-        if error := execute_run(planned, known[name], threads):
+        if error := _stoppable(planned, known[name], threads):
             errors[name] = error
     return errors
+
+
+def _stoppable(planned: dict, run: dict, threads: int | None) -> str | None:
+    """`execute_run` in a thread, because Ctrl-C would leave papermill's event loop with its work half done."""
+    stopping = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(execute_run, planned, run, threads, stopping)
+        try:
+            return future.result()
+        finally:
+            stop([future], stopping)
 
 
 def execute_run(

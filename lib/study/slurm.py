@@ -207,7 +207,7 @@ def _record(study: str, run: str, error: str) -> None:
     """Add a lost attempt to those that count, under its own number or that of an attempt that never began."""
     dead = [one["number"] for one in attempts.under_way(study) if one["run"] == run]
     known = [one["number"] for one in attempts.tries(study, run)]
-    attempts.failed(study, run, max(dead, default=max(known, default=0) + 1), error, heals=True)
+    attempts.failed(study, run, max(dead, default=max(known, default=0) + 1), error)
 
 
 @contextlib.contextmanager
