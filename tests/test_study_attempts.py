@@ -254,3 +254,17 @@ def test_status_of_what_ended(planned, here):
         "ValueError: no",
     )
     assert status.counts(list(found.values())) == "1 done, 1 failed, 0 waiting"
+
+
+def test_looking_at_attempts_of_this_host_writes_nothing(planned, monkeypatch):
+    """A process that is killed while it looks would leave it behind."""
+    work = attempts.begin("s", RUN)
+    monkeypatch.setattr(attempts.tempfile, "TemporaryFile", lambda **_: pytest.fail("a file was made"))
+    assert [one["alive"] for one in attempts.under_way("s")] == [True]
+    attempts.end(work)
+
+
+def test_a_folder_that_leads_nowhere_is_an_error(planned, here):
+    (here.runs / "s" / runs.ATTEMPTS).symlink_to(here.root / "missing")
+    with pytest.raises(FileExistsError):
+        attempts.begin("s", RUN)

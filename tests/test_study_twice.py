@@ -113,8 +113,8 @@ def test_two_drivers_with_different_seeds(here):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["stub-namez-seed1"], "study s has no run 'stub-namez-seed1': python -m lib.study status shows them"),
-        (["../s"], "study s has no run '../s': python -m lib.study status shows them"),
+        (["stub-namez-seed1"], "study s has no run 'stub-namez-seed1': python -m lib.study status s shows them"),
+        (["../s"], "study s has no run '../s': python -m lib.study status s shows them"),
         ([OTHER], f"{OTHER} needs {RUN}, which is not done: execute that first"),
         ([OTHER, RUN], f"{OTHER} needs {RUN}, which is not done: execute that first"),
     ],

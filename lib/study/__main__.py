@@ -209,7 +209,8 @@ class _Watch:
             self.told = time.monotonic()
 
     def waits(self, owner: str) -> None:
-        self.console.print(f"Study {self.planned['study']} is being executed by {owner}: waiting for it to end.")
+        text = f"Study {self.planned['study']} is being executed by {owner}: waiting for it to end."
+        self.console.print(text, markup=False)
 
     def _show(self) -> None:
         self.bar.update(self.task, description=f"{len(self.running)} running", left=self._left())

@@ -46,7 +46,7 @@ def begin(study: str, run: str, **facts) -> Path:
         except FileNotFoundError:  # the last attempt ended, and took the empty folder along
             continue
         except FileExistsError:
-            if folder.is_file():
+            if os.path.lexists(folder) and not folder.is_dir():
                 raise
             number += 1
     try:
@@ -92,7 +92,7 @@ def under_way(study: str) -> list[dict]:
     """The record of every attempt there is, with `alive` and `progress`, a line or None, in order of run and number."""
     folder = paths.RUNS / study / runs.ATTEMPTS
     found = [record for work in folder.glob("[!.]*") if (record := _own(work))]
-    clock = _clock(folder) if found else 0.0
+    clock = _clock(folder) if any(not here(record) for record in found) else 0.0
     for record in found:
         record["alive"] = _alive(folder, record, clock)
         record["progress"] = progress.of(folder / _name(record))
@@ -251,8 +251,9 @@ def _silent(work: Path, clock: float) -> bool:
 def _clock(folder: Path) -> float:
     """The time as the folder's own server tells it: hosts may differ by minutes. Ours, where nothing can be written."""
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix="..clock-") as file:
-            return os.stat(file.name).st_mtime
+        # without a name where that is possible: nothing is left of it, whenever this process dies
+        with tempfile.TemporaryFile(dir=folder, prefix="..clock-") as file:
+            return os.fstat(file.fileno()).st_mtime
     except OSError:
         return time.time()
 
