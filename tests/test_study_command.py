@@ -1,16 +1,18 @@
 """The command line: bad input is one line on stderr and code 2, and nothing is executed."""
 
+import io
 import json
 import math
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 from stub_study import write_notebook
 
 from lib import files, runs
 from lib.study import __main__ as command
-from lib.study import execute, state
+from lib.study import attempts, execute, state
 
 
 @pytest.fixture
@@ -293,3 +295,19 @@ def test_plan_is_plain_json_and_read_back(here):
     assert state.load_plan("s") == planned == json.loads(json.dumps(planned))
     with pytest.raises(ValueError, match="was never started"):
         state.load_plan("t")
+
+
+def test_a_run_that_waits_for_the_machine_says_so(here, monkeypatch):
+    here.write("s", STUB)
+    planned, said = state.plan("s"), io.StringIO()
+    console = Console(file=said, width=200)
+    monkeypatch.setattr(command, "TELL_EVERY_S", 0.0)
+    with command._progress(console) as bar:
+        watch = command._Watch(planned, planned["runs"], 1, console, bar, bar.add_task("", total=2, left=""))
+        for run in planned["runs"]:
+            watch.started(run)
+        attempts.begin("s", planned["runs"][0]["id"])
+        watch.tick()
+    first, second = said.getvalue().splitlines()
+    assert first.endswith(": started") or second.endswith(": started")
+    assert f"{planned['runs'][1]['id']}: waits until the machine is free" in said.getvalue()

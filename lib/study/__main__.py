@@ -20,6 +20,7 @@ from lib.study.cluster import Cluster
 
 TELL_EVERY_S = 60.0
 WATCH_S = 2.0
+HELD = "waits until the machine is free of timed runs, or, if it is one, of others"
 WIDE = 10_000  # characters
 
 CODES = "Exit code: 0 all done, 1 a run or the report failed or is missing, 2 bad input, 130 interrupted."
@@ -199,8 +200,8 @@ class _Watch:
     def tick(self) -> None:
         """How far each running training is: a row of its own, or where no terminal shows it, a line each minute."""
         tell = not self.console.is_terminal and time.monotonic() - self.told >= TELL_EVERY_S
-        for record in attempts.under_way(self.planned["study"]):
-            identifier, text = record["run"], record["progress"] or "started"
+        said = {one["run"]: one["progress"] or "started" for one in attempts.under_way(self.planned["study"])}
+        for identifier, text in (dict.fromkeys(self.running, HELD) | said).items():
             if identifier in self.rows:
                 self.bar.update(self.rows[identifier], description=f"  {identifier}: {text}")
             if tell:
