@@ -21,7 +21,7 @@ def tiny(tmp_path_factory):
         summary="summary_conservation",
         seeds=[1, 2],
     )
-    made.ended = [made.run("run", "flow", "--seeds", "1"), made.run("report", "flow")]
+    made.ended = [made.run("run", "flow", "--seeds", "1"), made.run("report", "flow", "--seeds", "1", "2")]
     return made
 
 
