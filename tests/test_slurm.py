@@ -16,7 +16,7 @@ from stub_study import PATIENCE_S, STUB, until, write_notebook
 
 from lib import runs
 from lib.files import SAVE_NOW
-from lib.study import submit
+from lib.study import state, status, submit
 
 PATIENT_S = 240  # of one step, on a machine that others use too
 
@@ -86,10 +86,7 @@ def _newest(folder: Path, run: str) -> dict | None:
 
 def rows(sweep) -> dict[str, dict]:
     """What another process says at this moment."""
-    from lib.study import slurm, state, status
-
-    planned = state.plan("s")
-    return {row["run"]: row for row in status.rows(planned, slurm.queued(planned))}
+    return {row["run"]: row for row in status.now(state.plan("s"))}
 
 
 def become(sweep, run: str, *allowed: str, seconds: float = PATIENT_S) -> dict:
@@ -155,8 +152,8 @@ def test_requeue_preemption_and_a_second_execution(sweep):
     numbers = {run: task(sweep, run) for run in (plain, saving)}
     assert subprocess.run(["scontrol", "requeue", numbers[plain]]).returncode == 0
     assert subprocess.run(["scancel", "--signal=USR2", numbers[saving]]).returncode == 0
-    state = sweep.runs / "s" / runs.CHECKPOINTS / saving / "training.pt"
-    until(state.is_file, PATIENT_S)  # the warning reached the kernel
+    saved = sweep.runs / "s" / runs.CHECKPOINTS / saving / "training.pt"
+    until(saved.is_file, PATIENT_S)  # the warning reached the kernel
     until(lambda: len(sweep.executed()) == 4, PATIENT_S)
     for run in numbers:
         assert attempt(sweep, run)["restarts"] == 1

@@ -3,14 +3,17 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
+from stub_study import ROOT
 
 from lib import files, runs
 from lib.files import SAVE_NOW
-from lib.study import attempts, jobs, slurm, squeue, state, status
+from lib.study import attempts, jobs, judgement, slurm, squeue, state, status
 from lib.study.cluster import Cluster
 from lib.study.execute import Watch
 from lib.study.task import Task, warned
@@ -33,7 +36,7 @@ def queue(monkeypatch):
 
 def row(planned: dict, run: str = RUN) -> tuple[str, str]:
     """State and detail."""
-    found = next(one for one in status.rows(planned, slurm.queued(planned)) if one["run"] == run)
+    found = next(one for one in status.rows(planned, judgement.queued(planned)) if one["run"] == run)
     return found["state"], found["detail"]
 
 
@@ -92,7 +95,7 @@ def test_of_another_host_slurm_knows_sooner_than_the_beat(planned, queue, monkey
     begin(monkeypatch, "5_0", "n1")
     queue["5_0"] = "NODE_FAIL"
     assert row(planned)[0] == "lost"
-    found = slurm.judged(planned, planned["runs"])[RUN]
+    found = judgement.judged(planned, planned["runs"])[RUN]
     assert not found["free"]  # nobody else begins before it is silent
 
 
@@ -126,6 +129,21 @@ def test_cancelled_by_a_person(planned, queue):
     assert row(planned) == ("failed", "cancelled (SLURM 5_0)")
 
 
+def test_to_look_imports_neither_papermill_nor_submitit():
+    """Either takes seconds."""
+    code = "import sys, lib.study.__main__; print(*{'papermill', 'submitit', 'torch', 'pandas'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+def test_slurm_is_not_asked_about_what_is_done(planned, monkeypatch):
+    for run in (RUN, OTHER):
+        jobs.write("s", run, "s-1", 0, "5_0")
+        finish(planned, run)
+    monkeypatch.setattr(squeue, "_output", lambda *_: pytest.fail("asked"))
+    assert {one["state"] for one in status.now(planned)} == {"done"}
+
+
 def test_what_the_task_said_counts_at_once(planned, queue):
     jobs.write("s", RUN, "s-1", 0, "5_0")
     queue["5_0"] = "RUNNING"  # with the next run of its group
@@ -134,15 +152,15 @@ def test_what_the_task_said_counts_at_once(planned, queue):
     jobs.end("s", RUN, "an earlier job", "ValueError: no")
     assert row(planned)[0] == "waiting"
     jobs.end("s", RUN, "s-1", "not started: its source x is not done")
-    assert slurm.judged(planned, planned["runs"])[RUN]["state"] == "new"
+    assert judgement.judged(planned, planned["runs"])[RUN]["state"] == "new"
 
 
 def test_a_driver_that_died_while_it_handed_over(planned, queue):
     jobs.write("s", RUN, "s-early", 3)
     queue["9_3"] = "PENDING"
-    assert slurm.judged(planned, planned["runs"])[RUN]["record"]["task"] == "9_3"
+    assert judgement.judged(planned, planned["runs"])[RUN]["record"]["task"] == "9_3"
     jobs.write("s", RUN, "never arrived", 0)
-    assert slurm.judged(planned, planned["runs"])[RUN] == {"state": "new"}
+    assert judgement.judged(planned, planned["runs"])[RUN] == {"state": "new"}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": [], "index": 0, "task": null}'])

@@ -12,6 +12,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -116,9 +117,10 @@ def forget(study: str) -> None:
     shutil.rmtree(paths.RUNS / study / TRIES, ignore_errors=True)
 
 
-def clear(study: str) -> list[dict]:
+def clear(study: str, spare: Collection[str] = ()) -> list[dict]:
     """Remove the folders of attempts that are not alive; return their records. Finished results in them are kept.
 
+    Attempts at the runs in `spare` stay, whatever they say of themselves.
     A process that died between the two renames of `lib.study.attempt.publish` has left one aside.
     """
     folder = paths.RUNS / study / runs.ATTEMPTS
@@ -129,7 +131,7 @@ def clear(study: str) -> list[dict]:
                 os.rename(aside, folder.parent / name)
         elif aside.is_dir():
             shutil.rmtree(aside, ignore_errors=True)
-    dead = [record for record in under_way(study) if not record["alive"]]
+    dead = [record for record in under_way(study) if not record["alive"] and record["run"] not in spare]
     for record in dead:
         shutil.rmtree(folder / _name(record), ignore_errors=True)
     _remove_empty(folder)

@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 
 from lib import machine
 from lib.study import attempts, quiet, state
-from lib.study.attempt import GPUS, attempt, may_heal
+from lib.study.attempt import GPUS, attempt
+from lib.study.healing import may_heal
 from lib.study.nursery import Nursery
 
 LOCK = ".lock"
@@ -102,7 +103,7 @@ def run_study(
     """Execute every run of the plan that is not done; return run id -> error of those that did not get done.
 
     As many runs go at once as there are `places` (see `slots`), and divide the cores; a run with `exclusive` waits
-    until it is alone on the machine, and has all of them. One that failed as machines fail (see `attempt.may_heal`) is
+    until it is alone on the machine, and has all of them. One that failed as machines fail (see `healing.may_heal`) is
     tried up to `retries` times more, from its checkpoint on. A second driver of the same study waits for the first,
     then does what is missing; a run that something else executes, such as a SLURM task, is left to that. `nursery`
     forks the kernels and stays open; without one, this makes its own. Ctrl-C stops the kernels, removes the unfinished

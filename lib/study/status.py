@@ -4,7 +4,7 @@ from collections import Counter
 
 from lib import runs
 from lib.files import read_json
-from lib.study import attempts, jobs, state
+from lib.study import attempts, jobs, judgement, state
 
 STATES = ("done", "running", "failed", "lost", "waiting")
 
@@ -13,9 +13,7 @@ def now(planned: dict) -> list[dict]:
     """`rows`, with what SLURM knows where it was given runs of the study."""
     if not jobs.folder(planned["study"]).is_dir():
         return rows(planned)
-    from lib.study import slurm  # here: it imports papermill, which takes 2 s
-
-    return rows(planned, slurm.queued(planned))
+    return rows(planned, judgement.queued(planned))
 
 
 def rows(planned: dict, queued: dict[str, dict] | None = None) -> list[dict]:
