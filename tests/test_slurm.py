@@ -16,7 +16,7 @@ from stub_study import PATIENCE_S, STUB, until, write_notebook
 
 from lib import runs
 from lib.files import SAVE_NOW
-from lib.study import state, status, submit
+from lib.study import private, state, status
 
 PATIENT_S = 240  # of one step, on a machine that others use too
 
@@ -58,7 +58,7 @@ def cluster():
 @pytest.fixture
 def sweep(cluster, here, monkeypatch):
     """A workbench whose runs go to the cluster; its jobs are gone after the test."""
-    monkeypatch.setenv(submit.FOLDER, str(here.root / "submit"))
+    monkeypatch.setenv(private.FOLDER, str(here.root / "submit"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(here.root / "config"))
     write_notebook(here.notebooks, "saving", SAVING)
     yield here

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import count
 
 import pytest
 from stub_study import ROOT
 
 from lib import files, runs
 from lib.files import SAVE_NOW
-from lib.study import attempts, jobs, judgement, slurm, squeue, state, status
+from lib.study import attempts, jobs, judgement, private, slurm, squeue, state, status, submit
 from lib.study.cluster import Cluster
 from lib.study.execute import Watch
 from lib.study.task import Task, warned
@@ -160,7 +161,7 @@ def test_a_driver_that_died_while_it_handed_over(planned, queue):
     queue["9_3"] = "PENDING"
     assert judgement.judged(planned, planned["runs"])[RUN]["record"]["task"] == "9_3"
     jobs.write("s", RUN, "never arrived", 0)
-    assert judgement.judged(planned, planned["runs"])[RUN] == {"state": "new"}
+    assert judgement.judged(planned, planned["runs"])[RUN] == {"state": "new", "held": False}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": [], "index": 0, "task": null}'])
@@ -176,7 +177,10 @@ def test_a_record_that_is_none_of_ours(planned, queue, text):
 
 class Seen(Watch):
     def __init__(self):
-        self.tries, self.ends = [], {}
+        self.tries, self.ends, self.left = [], {}, []
+
+    def later(self, runs, why):
+        self.left.append(([run["id"] for run in runs], why))
 
     def tried(self, run, error):
         self.tries.append((run["id"], error))
@@ -200,7 +204,7 @@ def follow(planned, queue, monkeypatch):
                 jobs.write("s", run["id"], f"s-{task}", 0, task)
                 queue[task] = "PENDING"
                 tell(handed.count(run["id"]), run["id"], task)
-            return {}
+            return {str(len(handed)): chosen}, None
 
         monkeypatch.setattr(slurm, "submit", submit)
         monkeypatch.setattr(slurm, "POLL_S", 0.01)
@@ -239,10 +243,10 @@ def test_a_machine_that_stays_broken_comes_to_an_end(planned, queue, follow):
 
 
 @pytest.mark.parametrize(
-    ("said", "error", "count"),
+    ("said", "error", "times"),
     [(None, "ValueError: no", 1), (None, "DeadKernelError: died", 3), ("CANCELLED", None, 1)],
 )
-def test_what_cannot_heal_is_not_tried_again(planned, queue, follow, said, error, count):
+def test_what_cannot_heal_is_not_tried_again(planned, queue, follow, said, error, times):
     def tell(number, run, task):
         if run == OTHER:
             return finish(planned, run)
@@ -252,7 +256,7 @@ def test_what_cannot_heal_is_not_tried_again(planned, queue, follow, said, error
 
     errors, handed, _ = follow(tell)
     assert list(errors) == [RUN]
-    assert handed.count(RUN) == count
+    assert handed.count(RUN) == times
     again, handed, _ = follow(lambda number, run, task: finish(planned, run))
     assert (again, handed) == ({}, [RUN])  # a person starts it once more
 
@@ -268,6 +272,100 @@ def test_another_driver_s_runs_are_left_to_it(planned, queue, follow):
     errors, handed, watch = follow(tell)
     assert (errors, handed) == ({}, [OTHER])
     assert set(watch.ends) == {RUN, OTHER}
+
+
+@pytest.fixture
+def chained(here, planned):
+    """A plan of two runs of which the second builds on the first."""
+    first = {"notebook": "stub", "grid": {"name": ["a"]}}
+    here.write("s", first, {"notebook": "stub", "grid": {"name": ["b"]}, "fixed": {"source": "stub-namea-seed{seed}"}})
+    found = state.plan("s")
+    state.save(found)
+    return found
+
+
+def test_two_drivers_count_the_same_failures(planned, queue, follow):
+    _, handed, _ = follow(lambda number, run, task: finish(planned, run) if run == OTHER else None, detach=True)
+    drivers = [slurm._Driver(planned, Cluster(), Seen(), retries=2) for _ in range(2)]
+    for driver in drivers:
+        driver.turn(first=True)
+    for driver in drivers * 3:  # each failure is found by the one whose turn it is
+        queue |= dict.fromkeys(queue, "NODE_FAIL")
+        driver.turn()
+    assert handed.count(RUN) == 3
+    assert [list(driver.errors) for driver in drivers] == [[RUN], [RUN]]
+
+
+def test_nothing_to_do_needs_no_cluster(planned, monkeypatch, tmp_path):
+    for run in (RUN, OTHER):
+        finish(planned, run)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert slurm.run_study(planned, Cluster()) == {}
+
+
+@pytest.fixture
+def sbatch(here, queue, monkeypatch):
+    """What is handed over in place of calling it: ids. Each task begins at once and does what it can."""
+    handed = []
+
+    def one(study, groups, where, after, exclusive, options):
+        (group,) = groups
+        (run,) = group
+        handed.append(run["id"])
+        task = str(100 + len(handed))
+        jobs.forget(study, run["id"])
+        jobs.write(study, run["id"], f"s-{task}", 0, task)
+        planned = {"study": study, "runs": [run]}
+        missing = [source for source in run["sources"] if state.of(planned, {"id": source}) != "done"]
+        if missing:
+            jobs.end(study, run["id"], f"s-{task}", f"not started: its source {missing[0]} is not done")
+        else:
+            finish(planned, run["id"])
+        queue[task] = "COMPLETED"
+        return [task]
+
+    monkeypatch.setenv(private.FOLDER, str(here.root / "submit"))
+    monkeypatch.setattr(submit, "_submit", one)
+    monkeypatch.setattr(slurm, "POLL_S", 0.01)
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: name)
+    return handed
+
+
+@pytest.mark.parametrize("task", ["", "5_0", "7_0"])
+def test_what_builds_on_a_run_that_slurm_does_not_have_waits(chained, queue, sbatch, monkeypatch, task):
+    """By hand; the step's daemon died and the notebook carries on; another task has it. Not submitted to no purpose."""
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    queue["5_0"] = "FAILED"
+    work = begin(monkeypatch, task)
+    watch, ticks = Seen(), count()
+
+    def tick():
+        if next(ticks) == 8:
+            attempts.end(work)
+            finish(chained, RUN)
+
+    monkeypatch.setattr(watch, "tick", tick)
+    assert slurm.run_study(chained, Cluster(), watch) == {}
+    assert sbatch == [OTHER]
+    assert watch.left == [([OTHER], slurm.OUTSIDE)]
+    assert watch.ends == {RUN: None, OTHER: None}
+
+
+@pytest.mark.parametrize("said", ["SUSPENDED", "RUNNING", None])
+def test_what_slurm_may_still_execute_keeps_its_attempt(planned, queue, sbatch, monkeypatch, said):
+    """However silent it is: the task may be suspended, its folder may not answer."""
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    queue["5_0" if said else None] = said or True
+    work = begin(monkeypatch, "5_0", "n1")
+    silent(work)
+    slurm.run_study(planned, Cluster(), detach=True)
+    assert sbatch == [OTHER]
+    assert work.is_dir()
+    queue.clear()
+    queue["5_0"] = "NODE_FAIL"
+    slurm.run_study(planned, Cluster(), detach=True)
+    assert sbatch == [OTHER, RUN]
+    assert not work.is_dir()
 
 
 def test_the_driver_may_leave(planned, follow):

@@ -86,6 +86,9 @@ class Watch:
     def submitted(self, job: str, runs: list[dict]) -> None:
         """A cluster has `runs`, as tasks of `job`."""
 
+    def later(self, runs: list[dict], why: str) -> None:
+        """`runs` could not be submitted yet."""
+
     def waits(self, owner: str) -> None:
         """Another driver has the study."""
 

@@ -23,12 +23,15 @@ def queued(planned: dict) -> dict[str, dict]:
 
 
 def judged(planned: dict, chosen: list[dict]) -> dict[str, dict]:
-    """Run -> {"state", "detail", "record"}; state is one of
+    """Run -> {"state", "held", ...}; state is one of
 
     - done, running: as its folder and the record of its attempt say;
     - waiting: SLURM has it, or its task is between two of its runs;
     - lost, failed: it ended, `heals` says whether another try may help, and `free` that nothing executes it;
     - new: nobody has it.
+
+    `detail` is why, in one line. `held` says whether SLURM may still execute it: its task is not over, or SLURM does
+    not answer. Only a run that comes to its end with a task that SLURM lists has that task's `record`.
     """
     study = planned["study"]
     records = jobs.records(study, [run["id"] for run in chosen])
@@ -39,32 +42,36 @@ def judged(planned: dict, chosen: list[dict]) -> dict[str, dict]:
     found = {}
     for identifier, run in ((run["id"], run) for run in chosen):
         record = records.get(identifier)
+        if record:
+            record = record | {"task": record["task"] or _found(record, said)}
         end = jobs.ended(study, identifier, record) if record else None
-        found[identifier] = _judge(state.of(planned, run), record, end, mine.get(identifier, []), said)
+        now = said["tasks"].get(record["task"]) if record and said else None
+        held = record is not None and (said is None or (now is not None and now["state"] not in squeue.FINAL))
+        verdict = _judge(state.of(planned, run), record, end, mine.get(identifier, []), now, held)
+        found[identifier] = verdict | {"held": held}
     return found
 
 
-def _judge(made: str, record: dict | None, end: dict | None, mine: list[dict], said: dict | None) -> dict:
+def _judge(made: str, record: dict | None, end: dict | None, mine: list[dict], now: dict | None, held: bool) -> dict:
     if made == "done":
         return {"state": "done"}
     alive = next((one for one in reversed(mine) if one["alive"]), None)
     if record is None:
         return {"state": "running"} if alive else {"state": "new"}
-    task = record["task"] or _found(record, said)
-    record = record | {"task": task}
-    now = said["tasks"].get(task) if said else None
-    over = said is not None and (now is None or now["state"] in squeue.FINAL)
+    task = record["task"]
+    listed = {"record": record} if held and now else {}
+    own = alive and alive.get("slurm") == task
     here = alive and alive["host"] == socket.gethostname()  # our own system knows better than SLURM
-    if alive and (here or not over or alive.get("slurm") != task):
-        return {"state": "running", "record": record}
+    if alive and (here or held or not own):
+        return {"state": "running"} | (listed if own else {})
     if end and end["error"] and not end["error"].startswith(("not started", "stopped")):
         return _ended("failed", end["error"], may_heal(end["error"]), alive)
     if end:
         return {"state": "running"} if alive else {"state": "new", "detail": end["error"]}
-    if over and task is None:  # its driver died before it had handed it over
+    if held:
+        return {"state": "waiting", "detail": _waits(task, now, mine)} | listed
+    if task is None:  # its driver died before it had handed it over
         return {"state": "new"}
-    if not over:
-        return {"state": "waiting", "detail": _waits(task, now, mine), "record": record}
     if now and now["state"] == "CANCELLED":
         return _ended("failed", f"cancelled (SLURM {task})", False, alive)
     return _ended("lost", _lost(task, now, mine), True, alive)
