@@ -175,6 +175,25 @@ def test_a_record_that_is_none_of_ours(planned, queue, text):
     assert ended(RUN) is None
 
 
+def test_what_waits_for_a_failure_has_failed(here, queue):
+    """Also through others, and while its own task still waits for its turn to say so."""
+    sources = {"a": "", "b": "stub-namea-seed{seed}", "c": "stub-nameb-seed{seed}"}
+    blocks = [{"notebook": "stub", "grid": {"name": [n]}, "fixed": {"source": s}} for n, s in sources.items()]
+    here.write("s", *blocks)
+    planned = state.plan("s")
+    first, second, third = (run["id"] for run in planned["runs"])
+    for number, run in enumerate((first, second)):
+        jobs.write("s", run, f"s-{number}", 0, f"{number}_0")
+        queue[f"{number}_0"] = "PENDING"
+    assert {row(planned, run)[0] for run in (first, second, third)} == {"waiting"}
+    jobs.end("s", first, "s-0", "ValueError: no")
+    assert row(planned, first) == ("failed", "ValueError: no")
+    assert row(planned, second) == ("failed", f"not started: its source {first} failed")
+    assert row(planned, third) == ("failed", f"not started: its source {second} failed")
+    finish(planned, second)
+    assert row(planned, third) == ("waiting", f"after {second}")
+
+
 class Seen(Watch):
     def __init__(self):
         self.tries, self.ends, self.left = [], {}, []

@@ -21,16 +21,22 @@ def rows(planned: dict, queued: dict[str, dict] | None = None) -> list[dict]:
 
     `detail` is the headline of a finished run, how far a running one is, why another failed, and what a waiting one
     waits for. `queued` is what an engine knows: run -> {"state": "waiting", "lost" or "failed", "detail"}, of runs that
-    it was given and that are not under way. A run is lost if its last attempt ended without a word.
+    it was given and that are not under way. A run is lost if its last attempt ended without a word. What waits for a
+    failed run has failed too.
     """
     found = {}
     for record in attempts.under_way(planned["study"]):
         if record["alive"] or not found.get(record["run"], {}).get("alive"):
             found[record["run"]] = record
     failures = Counter(one["run"] for one in attempts.tries(planned["study"]))
-    return [
-        _row(planned, run, found.get(run["id"]), (queued or {}).get(run["id"]), failures) for run in planned["runs"]
-    ]
+    table: dict[str, dict] = {}
+    for run in planned["runs"]:  # sources come before what builds on them
+        row = _row(planned, run, found.get(run["id"]), (queued or {}).get(run["id"]), failures)
+        failed = [source for source in run["sources"] if table.get(source, {}).get("state") == "failed"]
+        if failed and row["state"] == "waiting":
+            row |= {"state": "failed", "detail": f"not started: its source {failed[0]} failed"}
+        table[run["id"]] = row
+    return list(table.values())
 
 
 def _row(planned: dict, run: dict, record: dict | None, queued: dict | None, failures: Counter) -> dict:
