@@ -12,8 +12,8 @@ import submitit
 
 from lib import paths
 from lib.study import jobs, private, squeue, state
-from lib.study.cluster import MINUTES, Cluster, minutes
-from lib.study.task import WARNING_S, Task
+from lib.study.cluster import MINUTES, WARNING_S, Cluster, minutes
+from lib.study.task import Task
 
 TASK_S = 120.0  # of runs in one task at least, where their times are known: start-up takes two to five seconds
 RUNS_MOST = 20  # in one task: what dies costs no more

@@ -19,8 +19,9 @@ from lib.files import SAVE_NOW
 from lib.study import attempts, jobs, state
 from lib.study.one import execute_run
 
-WARNING_S = 90  # SLURM sends it so long before the end
-SAVED_WITHIN_S = 45.0  # of that, for the training's next step; what cannot save, such as a timing, is begun again
+SAVED_WITHIN_S = (
+    45.0  # of the 90 s that are left, for the training's next step; what cannot save, such as a timing, is begun again
+)
 LOOK_AGAIN_S = 0.2
 
 
