@@ -8,7 +8,7 @@ from pathlib import Path
 from lib import paths
 
 FOLDER = "WORKBENCH_SUBMIT"
-FILES = ("submitted.pkl", "submission.sh", "0_result.pkl", "0_log.out", "0_log.err")  # of one task
+OF_TASK = re.compile(r"(?P<task>\d+(_\d+)?)_(submitted\.pkl|submission\.sh|0_result\.pkl|0_log\.(out|err))")
 
 
 def place(study: str) -> Path:
@@ -45,14 +45,24 @@ def drop_unsent(where: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def drop(where: Path, task: str) -> None:
-    """Remove what the task `task` (123_4, or 123) read and wrote; of an array also its batch file, with the last."""
-    job = task.partition("_")[0]
-    for path in where.glob(f"{task}_*"):
-        if path.name.removeprefix(f"{task}_") in FILES:
+def kept(where: Path) -> dict[str, list[Path]]:
+    """Task (123_4, or 123) -> what it read and wrote, and the batch file of its own; of an array that is under 123."""
+    found: dict[str, list[Path]] = {}
+    for path in where.glob("*"):
+        if match := OF_TASK.fullmatch(path.name):
+            found.setdefault(match["task"], []).append(path)
+    return found
+
+
+def drop(where: Path, tasks: set[str]) -> None:
+    """Remove what these tasks have left, and the batch file of an array with the last of them."""
+    left = kept(where)
+    for task in tasks & set(left):
+        for path in left.pop(task):
             path.unlink(missing_ok=True)
-    if not any(path for path in where.glob(f"{job}_*") if path.name != f"{job}_submission.sh"):
+    arrays = {task.partition("_")[0] for task in tasks if "_" in task}
+    for job in arrays - {task.partition("_")[0] for task in left if "_" in task}:
         (where / f"{job}_submission.sh").unlink(missing_ok=True)
     for link in where.glob(".submission_file_*"):
-        if not link.exists():
+        if not link.exists():  # it names a batch file
             link.unlink(missing_ok=True)

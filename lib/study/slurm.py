@@ -7,7 +7,7 @@ from collections import Counter
 
 from filelock import FileLock
 
-from lib.study import attempts, jobs, state
+from lib.study import attempts, jobs, private, squeue, state
 from lib.study.cluster import Cluster
 from lib.study.execute import RETRIES, Watch, drop_orphans
 from lib.study.judgement import judged
@@ -50,6 +50,7 @@ def run_study(
         driver.follow()
     if not driver.open:
         attempts.clear(planned["study"])
+    _tidy(planned)
     return driver.errors
 
 
@@ -165,6 +166,18 @@ def _record(study: str, run: str, error: str) -> None:
     dead = [one["number"] for one in attempts.under_way(study) if one["run"] == run]
     known = [one["number"] for one in attempts.tries(study, run)]
     attempts.failed(study, run, max(dead, default=max(known, default=0) + 1), error, heals=True)
+
+
+def _tidy(planned: dict) -> None:
+    """Remove the pickles and logs of tasks that are over and whose runs are all done; logs of failures stay."""
+    where = private.place(planned["study"])
+    kept = private.kept(where)
+    records = jobs.records(planned["study"], [run["id"] for run in planned["runs"]])
+    open_tasks = {entry["task"] for run, entry in records.items() if state.of(planned, {"id": run}) != "done"}
+    chosen = {run: entry for run, entry in records.items() if entry["task"] in set(kept) - open_tasks}
+    if said := squeue.look(chosen):
+        going = {task for task, now in said["tasks"].items() if now["state"] not in squeue.FINAL}
+        private.drop(where, {entry["task"] for entry in chosen.values()} - going)
 
 
 @contextlib.contextmanager
