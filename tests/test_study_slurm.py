@@ -11,10 +11,11 @@ from itertools import count
 
 import pytest
 from stub_study import ROOT
+from submitit.core.utils import UncompletedJobError
 
 from lib import files, runs
 from lib.files import SAVE_NOW
-from lib.study import attempts, jobs, judgement, private, slurm, squeue, state, status, submit
+from lib.study import attempts, jobs, judgement, private, slurm, squeue, state, status, submit, task
 from lib.study.cluster import Cluster
 from lib.study.execute import Watch
 from lib.study.task import Task, warned
@@ -398,7 +399,7 @@ def test_a_warning_has_the_state_saved(here):
     """And children started meanwhile do not see the signal, which would end them."""
     folder = here.runs / "s" / runs.CHECKPOINTS / RUN
     called, saved = threading.Event(), folder / "training.pt"
-    with warned("s", called.set) as (begin, warning):
+    with warned("s", lambda run: called.set()) as (begin, warning):
         begin(RUN)
         assert signal.SIGUSR2 in signal.pthread_sigmask(signal.SIG_BLOCK, ())
         os.kill(os.getpid(), signal.SIGUSR2)
@@ -413,19 +414,127 @@ def test_a_warning_has_the_state_saved(here):
 
 
 def test_without_a_warning_nothing_is_saved(here):
-    with warned("s", lambda: pytest.fail("requeued")) as (begin, warning):
+    with warned("s", lambda run: pytest.fail("requeued")) as (begin, warning):
         begin(RUN)
     assert not warning.is_set()
     assert not here.runs.exists()
 
 
-def test_a_task_without_its_source_says_so(planned, here, monkeypatch):
+@pytest.fixture
+def in_task(planned, here, monkeypatch):
+    """As inside a task 5_1 with both runs; `requeued` lists submitit's handler's calls. Signals are put back."""
+    monkeypatch.setenv(private.FOLDER, str(here.root / "submit"))
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     monkeypatch.setenv(attempts.SLURM_TASK, "")  # so that it is put back
-    handler = signal.getsignal(signal.SIGTERM)
-    jobs.write("s", OTHER, "s-1", 1, "5_1")
+    requeued = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    signal.signal(signal.SIGUSR2, lambda *_: requeued.append(1))
+    for run in (RUN, OTHER):
+        jobs.write("s", run, "s-1", 1, "5_1")
+    yield requeued
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def warn() -> None:
+    os.kill(os.getpid(), signal.SIGUSR2)
+    for _ in range(100):  # Python's handler waits for the end of a sleep; several looks of the thread that acts
+        time.sleep(0.01)
+
+
+def test_a_task_without_its_source_says_so(planned, here, in_task):
     Task("s", "s-1", [planned["runs"][1] | {"sources": [RUN]}])()
-    signal.signal(signal.SIGTERM, handler)
     assert ended(OTHER)["error"] == f"not started: its source {RUN} is not done"
     assert not (here.runs / "s" / runs.ATTEMPTS).exists()
+    assert in_task == []
+
+
+@pytest.mark.parametrize("names", [[RUN], [RUN, OTHER]])
+def test_what_a_warned_task_did_not_begin_is_requeued(planned, in_task, monkeypatch, names):
+    """Once; and not for nothing, when the last of its runs has ended in the time that was left."""
+    executed = []
+
+    def execute(planned, run, *_):
+        executed.append(run["id"])
+        warn()
+
+    monkeypatch.setattr(task, "execute_run", execute)
+    Task("s", "s-1", [run for run in planned["runs"] if run["id"] in names])()
+    assert executed == [RUN]
+    assert ended(RUN)["error"] is None
+    assert len(in_task) == len(names) - 1
+
+
+def test_a_run_that_cannot_save_is_requeued_once(planned, in_task, monkeypatch):
+    monkeypatch.setattr(task, "SAVED_WITHIN_S", 0.1)
+    monkeypatch.setattr(task, "execute_run", lambda *_: warn())
+    Task("s", "s-1", planned["runs"])()
+    assert in_task == [1]
+
+
+def test_after_the_last_requeue_the_run_has_failed(planned, queue, in_task, monkeypatch):
+    def enough(*_):
+        raise UncompletedJobError("Job not requeued because: timed-out too many times.")
+
+    def execute(planned, run, *_):
+        warn()
+        queue["5_1"] = "TIMEOUT"
+        assert row(planned)[0] == "failed"
+        assert "a longer --time is needed" in row(planned)[1]
+        assert not judgement.judged(planned, planned["runs"])[RUN]["heals"]
+
+    signal.signal(signal.SIGUSR2, enough)
+    monkeypatch.setattr(task, "SAVED_WITHIN_S", 0.1)
+    monkeypatch.setattr(task, "execute_run", execute)
+    Task("s", "s-1", planned["runs"][:1])()
+    assert ended(RUN)["error"] is None  # it came to its end in the time that was left
+
+
+def test_a_folder_that_takes_nothing_is_the_error(planned, here, queue, in_task, monkeypatch):
+    """The driver reads it where the user's own folder can be written."""
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", str(here.runs))
+
+    monkeypatch.setattr(task, "execute_run", full)
+    (jobs.folder("s") / jobs.ENDED).write_text("in the way of the folder")
+    queue["5_1"] = "COMPLETED"
+    before = jobs.told("s")
+    Task("s", "s-1", planned["runs"])()
+    assert jobs.told("s") != before
+    for run in (RUN, OTHER):
+        assert row(planned, run) == ("failed", f"OSError: [Errno 28] No space left on device: '{here.runs}'")
+        assert not judgement.judged(planned, planned["runs"])[run]["heals"]
+    (jobs.folder("s") / jobs.ENDED).unlink()
+    jobs.forget("s", RUN)
+    jobs.write("s", RUN, "s-1", 1, "5_1")
+    assert ended(RUN) is None
+
+
+def test_what_tasks_leave_goes_when_their_runs_are_done(planned, here, queue, monkeypatch):
+    monkeypatch.setenv(private.FOLDER, str(here.root / "submit"))
+    where = private.folder("s")
+    for number in ("5_0", "5_1", "6", "7", "8_0"):
+        for end in ("submitted.pkl", "0_log.out", "0_log.err", "0_result.pkl"):
+            (where / f"{number}_{end}").write_text(end)
+    for number in "5678":
+        (where / f"{number}_submission.sh").write_text("")
+        (where / f".submission_file_{number}.sh").symlink_to(where / f"{number}_submission.sh")
+
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    jobs.write("s", OTHER, "s-2", 0, "6")
+    slurm._tidy(planned)
+    everything = sorted(path.name for path in where.iterdir())
+    finish(planned, RUN)
+    queue["5_0"] = "COMPLETING"
+    slurm._tidy(planned)
+    assert sorted(path.name for path in where.iterdir()) == everything
+    queue["5_0"] = "COMPLETED"
+    slurm._tidy(planned)
+    assert sorted(path.name for path in where.iterdir()) == [name for name in everything if not name.startswith("5_0_")]
+    jobs.write("s", RUN, "s-1", 1, "5_1")
+    finish(planned, OTHER)
+    slurm._tidy(planned)
+    assert {path.name.partition("_")[0] for path in where.glob("[!.]*")} == {"7", "8"}
+    assert len(list(where.glob(".submission_file_*"))) == 2

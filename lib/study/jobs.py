@@ -1,7 +1,8 @@
 """What was given to a cluster: a file a run, beside the runs, and another when its task has ended with the run.
 
 `.jobs/<run>.json` says under which `name` a run was handed over, and once the cluster has answered, as which `task`
-(`123_4`, or `123` for one alone). `.jobs/ended/<run>.json` says what became of it, under the same name.
+(`123_4`, or `123` for one alone). `.jobs/ended/<run>.json` says what became of it, under the same name; where that
+cannot be written, on a full disk, the user's private folder has it (see `lib.study.private`).
 """
 
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from lib import paths
 from lib.files import read_json, write_json
+from lib.study import private
 
 JOBS, ENDED = ".jobs", "ended"
 
@@ -26,13 +28,23 @@ def write(study: str, run: str, name: str, index: int, task: str | None = None) 
 
 def end(study: str, run: str, name: str, error: str | None) -> None:
     """Record what became of the run under the job called `name`: None, or an error in one line."""
-    write_json(folder(study) / ENDED / f"{run}.json", {"run": run, "name": name, "error": error, "ended_utc": _now()})
+    entry = {"run": run, "name": name, "error": error, "ended_utc": _now()}
+    try:
+        write_json(folder(study) / ENDED / f"{run}.json", entry)
+    except OSError:
+        write_json(private.folder(study) / ENDED / f"{run}.json", entry)
 
 
 def forget(study: str, run: str) -> None:
     """The run was not submitted after all."""
     (folder(study) / f"{run}.json").unlink(missing_ok=True)
-    (folder(study) / ENDED / f"{run}.json").unlink(missing_ok=True)
+    for place in _places(study):
+        (place / f"{run}.json").unlink(missing_ok=True)
+
+
+def _places(study: str) -> tuple[Path, Path]:
+    """Where ends are."""
+    return folder(study) / ENDED, private.place(study) / ENDED
 
 
 def records(study: str, runs: Iterable[str]) -> dict[str, dict]:
@@ -44,16 +56,13 @@ def records(study: str, runs: Iterable[str]) -> dict[str, dict]:
 
 def ended(study: str, run: str, record: dict) -> dict | None:
     """What became of the run of this record; None while its task has not come to its end."""
-    end = _read(folder(study) / ENDED / f"{run}.json", name=str, error=str | None)
-    return end if end and end["name"] == record["name"] else None
+    found = (_read(place / f"{run}.json", name=str, error=str | None) for place in _places(study))
+    return next((end for end in found if end and end["name"] == record["name"]), None)
 
 
-def told(study: str) -> int:
-    """A number that is another one when a task has said something since; on folders of other hosts with a delay."""
-    try:
-        return (folder(study) / ENDED).stat().st_mtime_ns
-    except OSError:
-        return 0
+def told(study: str) -> list[int]:
+    """Other numbers when a task has said something since; on folders of other hosts with a delay."""
+    return [place.stat().st_mtime_ns for place in _places(study) if place.is_dir()]
 
 
 def _read(path: Path, **kinds) -> dict | None:

@@ -13,13 +13,12 @@ import submitit
 from lib import paths
 from lib.study import jobs, private, squeue, state
 from lib.study.cluster import MINUTES, WARNING_S, Cluster, minutes
-from lib.study.task import Task
+from lib.study.task import REQUEUES, Task
 
 TASK_S = 120.0  # of runs in one task at least, where their times are known: start-up takes two to five seconds
 RUNS_MOST = 20  # in one task: what dies costs no more
 ARRAY_MOST = 1000  # tasks; fewer where the cluster's own limit is lower
 AT_ONCE = 256  # tasks of an array
-REQUEUES = 10  # after the time limit: a run that never comes to an end does not stay for ever
 
 
 # Of sbatch's refusals, those that pass: a limit of jobs at once (such as QOSMaxSubmitJobPerUserLimit or MaxJobCount),
