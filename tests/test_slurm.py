@@ -16,7 +16,8 @@ from stub_study import PATIENCE_S, STUB, until, write_notebook
 
 from lib import runs
 from lib.files import SAVE_NOW
-from lib.study import private, state, status
+from lib.study import private, slurm, state, status
+from lib.study.cluster import Cluster
 
 PATIENT_S = 240  # of one step, on a machine that others use too
 SOON_S = 30  # from an event to a status that tells of it
@@ -263,3 +264,6 @@ def test_driver_and_node_die_and_two_drivers_go_on(sweep, cluster):
     assert {run: found["value"] for run, found in sweep.values("s").items()} == {first: 2, second: 2, after: 7}
     assert not (sweep.runs / "s" / runs.ATTEMPTS).exists()
     assert (sweep.root / "submit").stat().st_mode & 0o077 == 0
+    until(lambda: not said("squeue", "-h"), PATIENT_S)
+    assert slurm.run_study(state.plan("s"), Cluster()) == {}  # nothing is left to do but to tidy up
+    assert private.kept(private.place("s")) == {}
