@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Collection
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -46,7 +45,7 @@ def begin(study: str, run: str, **facts) -> Path:
     (work / BEAT).touch()
     me = psutil.Process()
     record = {"run": run, "number": number, "host": socket.gethostname(), "process": me.pid, "born": me.create_time()}
-    record |= {"started_utc": _now(), "slurm": os.environ.get(SLURM_TASK), **facts}
+    record |= {"started_utc": runs.now(), "slurm": os.environ.get(SLURM_TASK), **facts}
     if record["slurm"]:
         record["restarts"] = int(os.environ.get("SLURM_RESTART_COUNT", 0))
     write_json(work / ATTEMPT, record)
@@ -101,7 +100,7 @@ def lost(record: dict) -> str:
 
 def failed(study: str, run: str, number: int, error: str, heals: bool) -> None:
     """Record what became of an attempt; `heals` says whether the same run may succeed another time."""
-    entry = {"run": run, "number": number, "error": error, "heals": heals, "ended_utc": _now()}
+    entry = {"run": run, "number": number, "error": error, "heals": heals, "ended_utc": runs.now()}
     write_json(paths.RUNS / study / TRIES / f"{run}.{number}.json", entry)
 
 
@@ -198,7 +197,3 @@ def _clock(folder: Path) -> float:
             return os.stat(file.name).st_mtime
     except OSError:
         return time.time()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

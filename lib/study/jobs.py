@@ -6,10 +6,9 @@ cannot be written, on a full disk, the user's private folder has it (see `lib.st
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 
-from lib import paths
+from lib import paths, runs
 from lib.files import read_json, write_json
 from lib.study import private
 
@@ -22,13 +21,13 @@ def folder(study: str) -> Path:
 
 def write(study: str, run: str, name: str, index: int, task: str | None = None) -> None:
     """Record that `run` is (to be) in the task `index` of the job called `name`; `task` once that has a number."""
-    entry = {"run": run, "name": name, "index": index, "task": task, "submitted_utc": _now()}
+    entry = {"run": run, "name": name, "index": index, "task": task, "submitted_utc": runs.now()}
     write_json(folder(study) / f"{run}.json", entry)
 
 
 def end(study: str, run: str, name: str, error: str | None) -> None:
     """Record what became of the run under the job called `name`: None, or an error in one line."""
-    entry = {"run": run, "name": name, "error": error, "ended_utc": _now()}
+    entry = {"run": run, "name": name, "error": error, "ended_utc": runs.now()}
     try:
         write_json(folder(study) / ENDED / f"{run}.json", entry)
     except OSError:
@@ -47,10 +46,10 @@ def _places(study: str) -> tuple[Path, Path]:
     return folder(study) / ENDED, private.place(study) / ENDED
 
 
-def records(study: str, runs: Iterable[str]) -> dict[str, dict]:
+def records(study: str, chosen: Iterable[str]) -> dict[str, dict]:
     """Run -> its record, of those that have one."""
     kinds = {"name": str, "index": int, "task": str | None}
-    found = {run: _read(folder(study) / f"{run}.json", **kinds) for run in runs}
+    found = {run: _read(folder(study) / f"{run}.json", **kinds) for run in chosen}
     return {run: record for run, record in found.items() if record}
 
 
@@ -72,7 +71,3 @@ def _read(path: Path, **kinds) -> dict | None:
     except ValueError:
         return None
     return found if all(name in found and isinstance(found[name], kind) for name, kind in kinds.items()) else None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
