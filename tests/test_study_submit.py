@@ -5,6 +5,7 @@ import stat
 import pytest
 
 from lib import files, runs
+from lib.study import __main__ as command
 from lib.study import jobs, private, state, submit
 from lib.study.cluster import Cluster
 
@@ -180,6 +181,15 @@ def test_a_limit_of_jobs_leaves_the_rest_for_later(planned, here, tmp_path, monk
     assert not [path.name for path in private.place("s").glob("*.pkl") if "_" not in path.name]
     (tmp_path / "had").unlink()
     assert submit.submit(planned, alone[3:], {}, Cluster())[1] is None
+
+
+def test_what_is_left_for_later_is_said(planned, tmp_path, monkeypatch, capsys):
+    programs(tmp_path, monkeypatch, sbatch=LIMITED)
+    assert command.main(["run", "s", "--engine", "slurm", "--detach"]) == 0
+    out, err = capsys.readouterr()
+    assert "not submitted yet: 4 runs, " in out
+    assert ": sbatch: error: QOSMaxSubmitJobPerUserLimit\n" in out
+    assert err == ""
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lib.study.submit import submit
 POLL_S, POLL_MOST_S = 2.0, 15.0  # SLURM is asked less often while nothing changes
 AGAIN_S = 30.0  # after a submission was refused because there are too many
 LOCK = ".slurm.lock"
-OUTSIDE = "what they build on is executed by something that SLURM does not know"
+OUTSIDE = "what they build on is not done, and no task that SLURM lists"
 
 
 def needed() -> None:

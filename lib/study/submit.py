@@ -43,8 +43,9 @@ def submit(
     """
     tasks = {run: record["task"] for run, record in records.items()}
     where, made, left = private.folder(planned["study"]), {}, list(chosen)
-    seconds, most = state.seconds_each(planned, chosen), squeue.array_most(ARRAY_MOST)
+    seconds, most = state.seconds_each(planned, chosen), 0
     while ready := _ready(planned, left, tasks):
+        most = most or squeue.array_most(ARRAY_MOST)
         for (after, exclusive), together in _alike(ready, tasks, planned).items():
             groups = grouped(together, options.group, seconds)
             while groups:
