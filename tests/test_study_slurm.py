@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 from stub_study import ROOT
@@ -314,6 +315,30 @@ def test_two_drivers_count_the_same_failures(planned, queue, follow):
         driver.turn()
     assert handed.count(RUN) == 3
     assert [list(driver.errors) for driver in drivers] == [[RUN], [RUN]]
+
+
+def test_slurm_is_asked_less_often_while_nothing_changes(planned, follow, monkeypatch):
+    """But at once when a task has said something."""
+    clock, looks = [0.0], []
+
+    def sleep(seconds):
+        clock[0] += seconds
+        if 20 <= clock[0] < 20 + seconds:
+            for run in (RUN, OTHER):
+                finish(planned, run)
+                jobs.end("s", run, jobs.records("s", [run])[run]["name"], None)
+
+    def look(*given):
+        looks.append(clock[0])
+        return judgement.judged(*given)
+
+    monkeypatch.setattr(slurm, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    monkeypatch.setattr(slurm, "judged", look)
+    assert follow(lambda *_: None)[0] == {}
+    gaps = [after - before for before, after in zip(looks[1:-1], looks[2:-1], strict=False)]
+    assert gaps == sorted(gaps)
+    assert gaps[-1] > 100 * gaps[0]
+    assert looks[-1] == pytest.approx(20, abs=0.02)
 
 
 def test_nothing_to_do_needs_no_cluster(planned, monkeypatch, tmp_path):
