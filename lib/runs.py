@@ -79,7 +79,7 @@ def begin(notebook: str, namespace: dict) -> Run:
         {
             "notebook": notebook,
             "parameters": values,
-            "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "started_utc": now(),
             "hardware": machine.hardware(),
             "threads": machine.threads(),
             "load_at_start": machine.load(),
@@ -90,6 +90,11 @@ def begin(notebook: str, namespace: dict) -> Run:
         },
     )
     return Run(notebook, directory, values, time.monotonic())
+
+
+def now() -> str:
+    """The time in UTC, to the second, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def note(run: Run, **facts) -> None:

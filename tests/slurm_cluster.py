@@ -48,6 +48,7 @@ SlurmdTimeout=15
 SlurmdParameters=config_overrides
 KillWait=2
 MinJobAge=300
+MaxArraySize=3
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 SchedulerParameters=sched_min_interval=0,sched_interval=1,bf_interval=1,batch_sched_delay=0
 NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000 State=UNKNOWN
@@ -79,7 +80,6 @@ class Slurm:
 
     def __init__(self):
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-        self.children: list[int] = []
 
     def start(self) -> None:
         self.folder.chmod(0o755)  # munged wants its socket where all can reach it

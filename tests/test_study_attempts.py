@@ -10,7 +10,8 @@ import pytest
 from lib import runs
 from lib.files import read_json, write_json
 from lib.study import attempts, status
-from lib.study.attempt import may_heal, publish
+from lib.study.attempt import publish
+from lib.study.healing import may_heal
 
 RUN, OTHER = "stub-namea-seed1", "stub-nameb-seed1"
 

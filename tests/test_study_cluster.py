@@ -51,6 +51,19 @@ def test_times(text, whole):
         {"partition": "a\n#SBATCH --uid=0"},
         {"time": "soon"},
         {"time": "0"},
+        {"time": "4:59:"},
+        {"time": "1"},
+        {"time": 90},
+        {"time": True},
+        {"time": [1]},
+        {"mem": True},
+        {"mem": 1.5},
+        {"account": True},
+        {"account": ["a"]},
+        {"array_limit": True},
+        {"array_limit": "7"},
+        {"cpus": 2.0},
+        {"setup": {"a": 1}},
         {"mem": "much"},
         {"cpus": 0},
         {"group": -1},
@@ -70,6 +83,31 @@ def test_what_is_refused_in_one_line(of_user, here, value):
     with pytest.raises(ValueError, match="cluster.yaml") as caught:
         options(None, {})
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_where_the_cluster_takes_them(of_user):
+    of_user("mem: 8000\naccount: 123\nqos: 1\narray_limit: 4")
+    found = options(None, {}).model_dump(exclude_none=True)
+    assert found == {"mem": "8000", "account": "123", "qos": "1", "array_limit": 4}
+
+
+@pytest.mark.parametrize("text", ["90", "1:30:00", "5:00", "720"])
+def test_a_time_that_yaml_may_have_changed_is_refused(of_user, text):
+    """It takes 5:00 for 300; nobody can tell that from 300 minutes."""
+    of_user(f"time: {text}")
+    with pytest.raises(ValueError, match="in quotation marks"):
+        options(None, {})
+    of_user(f'time: "{text}"')
+    assert options(None, {}).time == text
+
+
+@pytest.mark.parametrize(
+    "value", [{"mem": "x"}, {"account": True}, {"time": "4"}, {"time": 5}, {"time": "soon"}, {"cpus": True}]
+)
+def test_what_is_allowed_is_said(of_user, value):
+    ((name, given),) = value.items()
+    with pytest.raises(ValueError, match=f"cluster: {name}: received {given!r}, (allowed|input should be a valid int)"):
+        options(None, value)
 
 
 @pytest.mark.parametrize("text", ["a: [", "- partition", "just text"])

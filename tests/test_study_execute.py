@@ -179,7 +179,7 @@ def test_polite_kill_is_an_interrupt(here):
     (here.runs / "s").mkdir(parents=True)
     with FileLock(here.runs / "s" / execute.LOCK):
         driver = here.start("run", "s")
-        assert "1 runs, 0 done" in driver.stdout.readline()
+        assert "1 run, 0 done" in driver.stdout.readline()
         assert "waiting for it to end" in driver.stdout.readline()
         driver.send_signal(signal.SIGTERM)
         _, err = driver.communicate(timeout=PATIENCE_S)

@@ -11,7 +11,7 @@ import pytest
 
 from lib import paths, runs
 from lib.files import read_json
-from lib.study import attempt, attempts, execute, state, status
+from lib.study import attempt, attempts, execute, healing, state, status
 from lib.study.__main__ import main
 
 RUN = "stub-namea-seed1"
@@ -97,7 +97,7 @@ def test_a_folder_that_turns_read_only_publishes_nothing(planned, here, notebook
         patched.setattr(attempts, "write_json", _after(1, refused))
         error = attempt.attempt(planned, planned["runs"][0], 1, 0, threading.Event())
     assert error == "OSError: [Errno 30] Read-only file system"
-    assert not attempt.may_heal(error)
+    assert not healing.may_heal(error)
     assert (here.runs / "s" / runs.CHECKPOINTS / planned["runs"][0]["id"] / "training.pt").exists()  # soon made again
     assert [state.of(planned, run) for run in planned["runs"]] == ["waiting", "waiting"]
     assert execute.run_study(planned, [None]) == {}

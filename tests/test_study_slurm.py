@@ -3,14 +3,20 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
+from stub_study import ROOT
+from submitit.core.utils import UncompletedJobError
 
 from lib import files, runs
 from lib.files import SAVE_NOW
-from lib.study import attempts, jobs, slurm, squeue, state, status
+from lib.study import attempts, jobs, judgement, private, slurm, squeue, state, status, submit, task
 from lib.study.cluster import Cluster
 from lib.study.execute import Watch
 from lib.study.task import Task, warned
@@ -33,7 +39,7 @@ def queue(monkeypatch):
 
 def row(planned: dict, run: str = RUN) -> tuple[str, str]:
     """State and detail."""
-    found = next(one for one in status.rows(planned, slurm.queued(planned)) if one["run"] == run)
+    found = next(one for one in status.rows(planned, judgement.queued(planned)) if one["run"] == run)
     return found["state"], found["detail"]
 
 
@@ -92,7 +98,7 @@ def test_of_another_host_slurm_knows_sooner_than_the_beat(planned, queue, monkey
     begin(monkeypatch, "5_0", "n1")
     queue["5_0"] = "NODE_FAIL"
     assert row(planned)[0] == "lost"
-    found = slurm.judged(planned, planned["runs"])[RUN]
+    found = judgement.judged(planned, planned["runs"])[RUN]
     assert not found["free"]  # nobody else begins before it is silent
 
 
@@ -126,6 +132,21 @@ def test_cancelled_by_a_person(planned, queue):
     assert row(planned) == ("failed", "cancelled (SLURM 5_0)")
 
 
+def test_to_look_imports_neither_papermill_nor_submitit():
+    """Either takes seconds."""
+    code = "import sys, lib.study.__main__; print(*{'papermill', 'submitit', 'torch', 'pandas'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+def test_slurm_is_not_asked_about_what_is_done(planned, monkeypatch):
+    for run in (RUN, OTHER):
+        jobs.write("s", run, "s-1", 0, "5_0")
+        finish(planned, run)
+    monkeypatch.setattr(squeue, "_output", lambda *_: pytest.fail("asked"))
+    assert {one["state"] for one in status.now(planned)} == {"done"}
+
+
 def test_what_the_task_said_counts_at_once(planned, queue):
     jobs.write("s", RUN, "s-1", 0, "5_0")
     queue["5_0"] = "RUNNING"  # with the next run of its group
@@ -134,15 +155,15 @@ def test_what_the_task_said_counts_at_once(planned, queue):
     jobs.end("s", RUN, "an earlier job", "ValueError: no")
     assert row(planned)[0] == "waiting"
     jobs.end("s", RUN, "s-1", "not started: its source x is not done")
-    assert slurm.judged(planned, planned["runs"])[RUN]["state"] == "new"
+    assert judgement.judged(planned, planned["runs"])[RUN]["state"] == "new"
 
 
 def test_a_driver_that_died_while_it_handed_over(planned, queue):
     jobs.write("s", RUN, "s-early", 3)
     queue["9_3"] = "PENDING"
-    assert slurm.judged(planned, planned["runs"])[RUN]["record"]["task"] == "9_3"
+    assert judgement.judged(planned, planned["runs"])[RUN]["record"]["task"] == "9_3"
     jobs.write("s", RUN, "never arrived", 0)
-    assert slurm.judged(planned, planned["runs"])[RUN] == {"state": "new"}
+    assert judgement.judged(planned, planned["runs"])[RUN] == {"state": "new", "held": False}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": [], "index": 0, "task": null}'])
@@ -156,9 +177,31 @@ def test_a_record_that_is_none_of_ours(planned, queue, text):
     assert ended(RUN) is None
 
 
+def test_what_waits_for_a_failure_has_failed(here, queue):
+    """Also through others, and while its own task still waits for its turn to say so."""
+    sources = {"a": "", "b": "stub-namea-seed{seed}", "c": "stub-nameb-seed{seed}"}
+    blocks = [{"notebook": "stub", "grid": {"name": [n]}, "fixed": {"source": s}} for n, s in sources.items()]
+    here.write("s", *blocks)
+    planned = state.plan("s")
+    first, second, third = (run["id"] for run in planned["runs"])
+    for number, run in enumerate((first, second)):
+        jobs.write("s", run, f"s-{number}", 0, f"{number}_0")
+        queue[f"{number}_0"] = "PENDING"
+    assert {row(planned, run)[0] for run in (first, second, third)} == {"waiting"}
+    jobs.end("s", first, "s-0", "ValueError: no")
+    assert row(planned, first) == ("failed", "ValueError: no")
+    assert row(planned, second) == ("failed", f"not started: its source {first} failed")
+    assert row(planned, third) == ("failed", f"not started: its source {second} failed")
+    finish(planned, second)
+    assert row(planned, third) == ("waiting", f"after {second}")
+
+
 class Seen(Watch):
     def __init__(self):
-        self.tries, self.ends = [], {}
+        self.tries, self.ends, self.left = [], {}, []
+
+    def later(self, runs, why):
+        self.left.append(([run["id"] for run in runs], why))
 
     def tried(self, run, error):
         self.tries.append((run["id"], error))
@@ -182,7 +225,7 @@ def follow(planned, queue, monkeypatch):
                 jobs.write("s", run["id"], f"s-{task}", 0, task)
                 queue[task] = "PENDING"
                 tell(handed.count(run["id"]), run["id"], task)
-            return {}
+            return {str(len(handed)): chosen}, None
 
         monkeypatch.setattr(slurm, "submit", submit)
         monkeypatch.setattr(slurm, "POLL_S", 0.01)
@@ -221,10 +264,10 @@ def test_a_machine_that_stays_broken_comes_to_an_end(planned, queue, follow):
 
 
 @pytest.mark.parametrize(
-    ("said", "error", "count"),
+    ("said", "error", "times"),
     [(None, "ValueError: no", 1), (None, "DeadKernelError: died", 3), ("CANCELLED", None, 1)],
 )
-def test_what_cannot_heal_is_not_tried_again(planned, queue, follow, said, error, count):
+def test_what_cannot_heal_is_not_tried_again(planned, queue, follow, said, error, times):
     def tell(number, run, task):
         if run == OTHER:
             return finish(planned, run)
@@ -234,7 +277,7 @@ def test_what_cannot_heal_is_not_tried_again(planned, queue, follow, said, error
 
     errors, handed, _ = follow(tell)
     assert list(errors) == [RUN]
-    assert handed.count(RUN) == count
+    assert handed.count(RUN) == times
     again, handed, _ = follow(lambda number, run, task: finish(planned, run))
     assert (again, handed) == ({}, [RUN])  # a person starts it once more
 
@@ -252,6 +295,124 @@ def test_another_driver_s_runs_are_left_to_it(planned, queue, follow):
     assert set(watch.ends) == {RUN, OTHER}
 
 
+@pytest.fixture
+def chained(here, planned):
+    """A plan of two runs of which the second builds on the first."""
+    first = {"notebook": "stub", "grid": {"name": ["a"]}}
+    here.write("s", first, {"notebook": "stub", "grid": {"name": ["b"]}, "fixed": {"source": "stub-namea-seed{seed}"}})
+    found = state.plan("s")
+    state.save(found)
+    return found
+
+
+def test_two_drivers_count_the_same_failures(planned, queue, follow):
+    _, handed, _ = follow(lambda number, run, task: finish(planned, run) if run == OTHER else None, detach=True)
+    drivers = [slurm._Driver(planned, Cluster(), Seen(), retries=2) for _ in range(2)]
+    for driver in drivers:
+        driver.turn(first=True)
+    for driver in drivers * 3:  # each failure is found by the one whose turn it is
+        queue |= dict.fromkeys(queue, "NODE_FAIL")
+        driver.turn()
+    assert handed.count(RUN) == 3
+    assert [list(driver.errors) for driver in drivers] == [[RUN], [RUN]]
+
+
+def test_slurm_is_asked_less_often_while_nothing_changes(planned, follow, monkeypatch):
+    """But at once when a task has said something."""
+    clock, looks = [0.0], []
+
+    def sleep(seconds):
+        clock[0] += seconds
+        if 20 <= clock[0] < 20 + seconds:
+            for run in (RUN, OTHER):
+                finish(planned, run)
+                jobs.end("s", run, jobs.records("s", [run])[run]["name"], None)
+
+    def look(*given):
+        looks.append(clock[0])
+        return judgement.judged(*given)
+
+    monkeypatch.setattr(slurm, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
+    monkeypatch.setattr(slurm, "judged", look)
+    assert follow(lambda *_: None)[0] == {}
+    gaps = [after - before for before, after in zip(looks[1:-1], looks[2:-1], strict=False)]
+    assert gaps == sorted(gaps)
+    assert gaps[-1] > 100 * gaps[0]
+    assert looks[-1] == pytest.approx(20, abs=0.02)
+
+
+def test_nothing_to_do_needs_no_cluster(planned, monkeypatch, tmp_path):
+    for run in (RUN, OTHER):
+        finish(planned, run)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert slurm.run_study(planned, Cluster()) == {}
+
+
+@pytest.fixture
+def sbatch(here, queue, monkeypatch):
+    """What is handed over in place of calling it: ids. Each task begins at once and does what it can."""
+    handed = []
+
+    def one(study, groups, where, after, exclusive, options):
+        (group,) = groups
+        (run,) = group
+        handed.append(run["id"])
+        task = str(100 + len(handed))
+        jobs.forget(study, run["id"])
+        jobs.write(study, run["id"], f"s-{task}", 0, task)
+        planned = {"study": study, "runs": [run]}
+        missing = [source for source in run["sources"] if state.of(planned, {"id": source}) != "done"]
+        if missing:
+            jobs.end(study, run["id"], f"s-{task}", f"not started: its source {missing[0]} is not done")
+        else:
+            finish(planned, run["id"])
+        queue[task] = "COMPLETED"
+        return [task]
+
+    monkeypatch.setenv(private.FOLDER, str(here.root / "submit"))
+    monkeypatch.setattr(submit, "_submit", one)
+    monkeypatch.setattr(slurm, "POLL_S", 0.01)
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: name)
+    return handed
+
+
+@pytest.mark.parametrize("task", ["", "5_0", "7_0"])
+def test_what_builds_on_a_run_that_slurm_does_not_have_waits(chained, queue, sbatch, monkeypatch, task):
+    """By hand; the step's daemon died and the notebook carries on; another task has it. Not submitted to no purpose."""
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    queue["5_0"] = "FAILED"
+    work = begin(monkeypatch, task)
+    watch, ticks = Seen(), count()
+
+    def tick():
+        if next(ticks) == 8:
+            attempts.end(work)
+            finish(chained, RUN)
+
+    monkeypatch.setattr(watch, "tick", tick)
+    assert slurm.run_study(chained, Cluster(), watch) == {}
+    assert sbatch == [OTHER]
+    assert watch.left == [([OTHER], slurm.OUTSIDE)]
+    assert watch.ends == {RUN: None, OTHER: None}
+
+
+@pytest.mark.parametrize("said", ["SUSPENDED", "RUNNING", None])
+def test_what_slurm_may_still_execute_keeps_its_attempt(planned, queue, sbatch, monkeypatch, said):
+    """However silent it is: the task may be suspended, its folder may not answer."""
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    queue["5_0" if said else None] = said or True
+    work = begin(monkeypatch, "5_0", "n1")
+    silent(work)
+    slurm.run_study(planned, Cluster(), detach=True)
+    assert sbatch == [OTHER]
+    assert work.is_dir()
+    queue.clear()
+    queue["5_0"] = "NODE_FAIL"
+    slurm.run_study(planned, Cluster(), detach=True)
+    assert sbatch == [OTHER, RUN]
+    assert not work.is_dir()
+
+
 def test_the_driver_may_leave(planned, follow):
     errors, handed, watch = follow(lambda *_: None, detach=True)
     assert (errors, sorted(handed), watch.ends) == ({}, [RUN, OTHER], {})
@@ -263,7 +424,7 @@ def test_a_warning_has_the_state_saved(here):
     """And children started meanwhile do not see the signal, which would end them."""
     folder = here.runs / "s" / runs.CHECKPOINTS / RUN
     called, saved = threading.Event(), folder / "training.pt"
-    with warned("s", called.set) as (begin, warning):
+    with warned("s", lambda run: called.set()) as (begin, warning):
         begin(RUN)
         assert signal.SIGUSR2 in signal.pthread_sigmask(signal.SIG_BLOCK, ())
         os.kill(os.getpid(), signal.SIGUSR2)
@@ -278,19 +439,127 @@ def test_a_warning_has_the_state_saved(here):
 
 
 def test_without_a_warning_nothing_is_saved(here):
-    with warned("s", lambda: pytest.fail("requeued")) as (begin, warning):
+    with warned("s", lambda run: pytest.fail("requeued")) as (begin, warning):
         begin(RUN)
     assert not warning.is_set()
     assert not here.runs.exists()
 
 
-def test_a_task_without_its_source_says_so(planned, here, monkeypatch):
+@pytest.fixture
+def in_task(planned, here, monkeypatch):
+    """As inside a task 5_1 with both runs; `requeued` lists submitit's handler's calls. Signals are put back."""
+    monkeypatch.setenv(private.FOLDER, str(here.root / "submit"))
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     monkeypatch.setenv(attempts.SLURM_TASK, "")  # so that it is put back
-    handler = signal.getsignal(signal.SIGTERM)
-    jobs.write("s", OTHER, "s-1", 1, "5_1")
+    requeued = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    signal.signal(signal.SIGUSR2, lambda *_: requeued.append(1))
+    for run in (RUN, OTHER):
+        jobs.write("s", run, "s-1", 1, "5_1")
+    yield requeued
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def warn() -> None:
+    os.kill(os.getpid(), signal.SIGUSR2)
+    for _ in range(100):  # Python's handler waits for the end of a sleep; several looks of the thread that acts
+        time.sleep(0.01)
+
+
+def test_a_task_without_its_source_says_so(planned, here, in_task):
     Task("s", "s-1", [planned["runs"][1] | {"sources": [RUN]}])()
-    signal.signal(signal.SIGTERM, handler)
     assert ended(OTHER)["error"] == f"not started: its source {RUN} is not done"
     assert not (here.runs / "s" / runs.ATTEMPTS).exists()
+    assert in_task == []
+
+
+@pytest.mark.parametrize("names", [[RUN], [RUN, OTHER]])
+def test_what_a_warned_task_did_not_begin_is_requeued(planned, in_task, monkeypatch, names):
+    """Once; and not for nothing, when the last of its runs has ended in the time that was left."""
+    executed = []
+
+    def execute(planned, run, *_):
+        executed.append(run["id"])
+        warn()
+
+    monkeypatch.setattr(task, "execute_run", execute)
+    Task("s", "s-1", [run for run in planned["runs"] if run["id"] in names])()
+    assert executed == [RUN]
+    assert ended(RUN)["error"] is None
+    assert len(in_task) == len(names) - 1
+
+
+def test_a_run_that_cannot_save_is_requeued_once(planned, in_task, monkeypatch):
+    monkeypatch.setattr(task, "SAVED_WITHIN_S", 0.1)
+    monkeypatch.setattr(task, "execute_run", lambda *_: warn())
+    Task("s", "s-1", planned["runs"])()
+    assert in_task == [1]
+
+
+def test_after_the_last_requeue_the_run_has_failed(planned, queue, in_task, monkeypatch):
+    def enough(*_):
+        raise UncompletedJobError("Job not requeued because: timed-out too many times.")
+
+    def execute(planned, run, *_):
+        warn()
+        queue["5_1"] = "TIMEOUT"
+        assert row(planned)[0] == "failed"
+        assert "a longer --time is needed" in row(planned)[1]
+        assert not judgement.judged(planned, planned["runs"])[RUN]["heals"]
+
+    signal.signal(signal.SIGUSR2, enough)
+    monkeypatch.setattr(task, "SAVED_WITHIN_S", 0.1)
+    monkeypatch.setattr(task, "execute_run", execute)
+    Task("s", "s-1", planned["runs"][:1])()
+    assert ended(RUN)["error"] is None  # it came to its end in the time that was left
+
+
+def test_a_folder_that_takes_nothing_is_the_error(planned, here, queue, in_task, monkeypatch):
+    """The driver reads it where the user's own folder can be written."""
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", str(here.runs))
+
+    monkeypatch.setattr(task, "execute_run", full)
+    (jobs.folder("s") / jobs.ENDED).write_text("in the way of the folder")
+    queue["5_1"] = "COMPLETED"
+    before = jobs.told("s")
+    Task("s", "s-1", planned["runs"])()
+    assert jobs.told("s") != before
+    for run in (RUN, OTHER):
+        assert row(planned, run) == ("failed", f"OSError: [Errno 28] No space left on device: '{here.runs}'")
+        assert not judgement.judged(planned, planned["runs"])[run]["heals"]
+    (jobs.folder("s") / jobs.ENDED).unlink()
+    jobs.forget("s", RUN)
+    jobs.write("s", RUN, "s-1", 1, "5_1")
+    assert ended(RUN) is None
+
+
+def test_what_tasks_leave_goes_when_their_runs_are_done(planned, here, queue, monkeypatch):
+    monkeypatch.setenv(private.FOLDER, str(here.root / "submit"))
+    where = private.folder("s")
+    for number in ("5_0", "5_1", "6", "7", "8_0"):
+        for end in ("submitted.pkl", "0_log.out", "0_log.err", "0_result.pkl"):
+            (where / f"{number}_{end}").write_text(end)
+    for number in "5678":
+        (where / f"{number}_submission.sh").write_text("")
+        (where / f".submission_file_{number}.sh").symlink_to(where / f"{number}_submission.sh")
+
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    jobs.write("s", OTHER, "s-2", 0, "6")
+    slurm._tidy(planned)
+    everything = sorted(path.name for path in where.iterdir())
+    finish(planned, RUN)
+    queue["5_0"] = "COMPLETING"
+    slurm._tidy(planned)
+    assert sorted(path.name for path in where.iterdir()) == everything
+    queue["5_0"] = "COMPLETED"
+    slurm._tidy(planned)
+    assert sorted(path.name for path in where.iterdir()) == [name for name in everything if not name.startswith("5_0_")]
+    jobs.write("s", RUN, "s-1", 1, "5_1")
+    finish(planned, OTHER)
+    slurm._tidy(planned)
+    assert {path.name.partition("_")[0] for path in where.glob("[!.]*")} == {"7", "8"}
+    assert len(list(where.glob(".submission_file_*"))) == 2

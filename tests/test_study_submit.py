@@ -5,14 +5,15 @@ import stat
 import pytest
 
 from lib import files, runs
-from lib.study import jobs, state, submit
+from lib.study import __main__ as command
+from lib.study import jobs, private, state, submit
 from lib.study.cluster import Cluster
 
 
 @pytest.fixture
 def planned(here, monkeypatch):
     """Three dense runs, two that build on the first, one that builds on all; one is timed."""
-    monkeypatch.setenv(submit.FOLDER, str(here.root / "submit"))
+    monkeypatch.setenv(private.FOLDER, str(here.root / "submit"))
     names = {"notebook": "stub", "grid": {"name": ["a", "b", "c"]}}
     first = "stub-namea-seed{seed}"
     here.write(
@@ -56,7 +57,8 @@ def done(planned: dict, run: str, seconds: float = 10.0) -> None:
 
 
 def test_an_array_for_each_set_of_sources(planned, handed):
-    made = submit.submit(planned, planned["runs"], {}, Cluster())
+    made, refused = submit.submit(planned, planned["runs"], {}, Cluster())
+    assert refused is None
     alone = [name("a"), name("b"), name("c")]
     assert handed[0] == ([[run] for run in alone], (), False)
     assert handed[1] == ([[name("timed")]], (), True)
@@ -111,18 +113,18 @@ def test_arrays_have_an_end(planned, handed, monkeypatch):
 
 
 def test_the_folder_is_private_and_elsewhere(here, monkeypatch):
-    monkeypatch.setenv(submit.FOLDER, str(here.root / "deep" / "submit"))
-    made = submit.folder("s")
+    monkeypatch.setenv(private.FOLDER, str(here.root / "deep" / "submit"))
+    made = private.folder("s")
     assert stat.S_IMODE(made.stat().st_mode) == stat.S_IMODE(made.parent.stat().st_mode) == 0o700
     made.chmod(0o777)
-    assert stat.S_IMODE(submit.folder("s").stat().st_mode) == 0o700
-    assert submit.folder("other") != made
-    monkeypatch.setenv(submit.FOLDER, str(here.runs / "mine"))
+    assert stat.S_IMODE(private.folder("s").stat().st_mode) == 0o700
+    assert private.folder("other") != made
+    monkeypatch.setenv(private.FOLDER, str(here.runs / "mine"))
     with pytest.raises(ValueError, match="allowed is a folder outside"):
-        submit.folder("s")
-    monkeypatch.delenv(submit.FOLDER)
+        private.folder("s")
+    monkeypatch.delenv(private.FOLDER)
     monkeypatch.setenv("XDG_CACHE_HOME", str(here.root / "cache"))
-    assert submit.folder("s").is_relative_to(here.root / "cache" / "pruning-workbench")
+    assert private.folder("s").is_relative_to(here.root / "cache" / "pruning-workbench")
 
 
 def test_what_sbatch_is_asked(planned, monkeypatch):
@@ -138,22 +140,81 @@ def test_what_sbatch_is_asked(planned, monkeypatch):
     assert {"dependency", "exclusive", "partition", "gres", "mem"}.isdisjoint(plain)
 
 
-def test_refused_by_sbatch(planned, here, tmp_path, monkeypatch):
+def programs(folder, monkeypatch, **texts: str) -> None:
+    """Shell scripts in place of the cluster's programs."""
+    for program, text in ({"srun": "exit 0"} | texts).items():
+        (folder / program).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+
+
+def test_arrays_of_a_cluster_that_wants_them_small(planned, handed, tmp_path, monkeypatch):
+    programs(tmp_path, monkeypatch, scontrol="echo 'MaxArraySize            = 2'")
+    submit.submit(planned, planned["runs"][:3], {}, Cluster())
+    assert [groups for groups, *_ in handed] == [[[name("a")], [name("b")]], [[name("c")]]]
+
+
+# Takes arrays of two tasks at most, and three tasks in all.
+LIMITED = """
+n=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
+n=$((${n:-0} + 1))
+had=$(cat "${0%/*}/had" 2>/dev/null || echo 0)
+if [ $n -gt 2 ] || [ $((had + n)) -gt 3 ]; then
+    echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2
+    echo 'sbatch: error: Batch job submission failed: Job violates accounting/QOS policy' >&2
+    exit 1
+fi
+echo $((had + n)) > "${0%/*}/had"
+echo "Submitted batch job 1$had"
+"""
+
+
+def test_a_limit_of_jobs_leaves_the_rest_for_later(planned, here, tmp_path, monkeypatch, capsys):
+    programs(tmp_path, monkeypatch, sbatch=LIMITED, scontrol="exit 1")
+    alone = [run for run in planned["runs"] if not run["sources"]]
+    made, refused = submit.submit(planned, alone, {}, Cluster())
+    assert sum(len(some) for some in made.values()) == 3
+    assert refused == "sbatch: error: QOSMaxSubmitJobPerUserLimit"
+    handed = {run["id"] for some in made.values() for run in some}
+    assert set(jobs.records("s", [run["id"] for run in alone])) == handed
+    assert capsys.readouterr().err == ""
+    assert not [path.name for path in private.place("s").glob("*.pkl") if "_" not in path.name]
+    (tmp_path / "had").unlink()
+    assert submit.submit(planned, alone[3:], {}, Cluster())[1] is None
+
+
+def test_what_is_left_for_later_is_said(planned, tmp_path, monkeypatch, capsys):
+    programs(tmp_path, monkeypatch, sbatch=LIMITED)
+    assert command.main(["run", "s", "--engine", "slurm", "--detach"]) == 0
+    out, err = capsys.readouterr()
+    assert "not submitted yet: 4 runs, " in out
+    assert ": sbatch: error: QOSMaxSubmitJobPerUserLimit\n" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["Unable to contact slurm controller (connect failure)", "Socket timed out on send/recv"]
+)
+def test_what_may_have_arrived_is_looked_for(planned, tmp_path, monkeypatch, text):
+    programs(tmp_path, monkeypatch, sbatch=f"echo x >> {tmp_path}/calls; echo 'sbatch: error: {text}' >&2; exit 1")
+    made, refused = submit.submit(planned, planned["runs"][:3], {}, Cluster())
+    assert made == {}
+    assert text in refused
+    assert (tmp_path / "calls").read_text() == "x\n"
+    assert {record["task"] for record in records().values()} == {None}
+
+
+def test_refused_by_sbatch(planned, here, tmp_path, monkeypatch, capsys):
     """One line of sbatch's own, and nothing is left that looks like a job."""
-    for program, text in (("srun", "exit 0"), ("sbatch", "echo 'sbatch: error: invalid partition' >&2; exit 1")):
-        (tmp_path / program).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / program).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    programs(tmp_path, monkeypatch, sbatch="echo 'sbatch: error: invalid partition' >&2; exit 1")
     with pytest.raises(RuntimeError, match="sbatch refused: sbatch: error: invalid partition"):
         submit.submit(planned, planned["runs"][:3], {}, Cluster())
     assert records() == {}
+    assert capsys.readouterr().err == ""
 
 
 def test_handed_over_and_written_down(planned, tmp_path, monkeypatch):
-    for program, text in (("srun", "exit 0"), ("sbatch", "echo Submitted batch job 123")):
-        (tmp_path / program).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / program).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    programs(tmp_path, monkeypatch, sbatch="echo Submitted batch job 123")
     jobs.write("s", name("a"), "earlier", 0, "1")
     jobs.end("s", name("a"), "earlier", "ValueError: no")
     assert ended(name("a"))["error"] == "ValueError: no"

@@ -71,7 +71,8 @@ def _cluster_options(run: argparse.ArgumentParser) -> None:
     asked.add_argument("--account", help="who pays")
     asked.add_argument("--qos", help="quality of service")
     asked.add_argument("--constraint", help="features that a node must have")
-    asked.add_argument("--array-limit", type=_positive, metavar="N", help="tasks of an array at once")
+    most = "tasks at once of each array; each set of sources that runs wait for has one"
+    asked.add_argument("--array-limit", type=_positive, metavar="N", help=most)
     asked.add_argument("--setup", action="append", metavar="LINE", help='shell line before a task: "module load ..."')
     asked.add_argument("--group", type=_positive, metavar="N", help="runs in one task (default: by known times)")
 
@@ -117,7 +118,9 @@ def run_on_slurm(planned: dict, given: argparse.Namespace, console: Console) -> 
     options = cluster.options(spec.read(planned["study"]).cluster, said)
     missing = [r for r in planned["runs"] if state.of(planned, r) != "done"]
     done = len(planned["runs"]) - len(missing)
-    console.print(f"Study {planned['study']}: {len(planned['runs'])} runs, {done} done, {len(missing)} to do.")
+    console.print(f"Study {planned['study']}: {_count(planned['runs'])}, {done} done, {len(missing)} to do.")
+    if missing:
+        slurm.needed()  # before data sets are read
     beforehand.check(missing)
     try:
         with _progress(console) as bar:
@@ -140,7 +143,7 @@ def run(planned: dict, jobs: int | None, per_gpu: int | None, report: bool, cons
     state.check(planned)
     missing = [r for r in planned["runs"] if state.of(planned, r) != "done"]
     done = len(planned["runs"]) - len(missing)
-    console.print(f"Study {planned['study']}: {len(planned['runs'])} runs, {done} done, {len(missing)} to do.")
+    console.print(f"Study {planned['study']}: {_count(planned['runs'])}, {done} done, {len(missing)} to do.")
     beforehand.check(missing)
     with warm(len(missing)) as nursery:
         with _progress(console) as bar:
@@ -154,9 +157,8 @@ def run(planned: dict, jobs: int | None, per_gpu: int | None, report: bool, cons
 def _say_errors(planned: dict, errors: dict[str, str], console: Console) -> int:
     for identifier, error in errors.items():
         console.print(f"failed: {identifier}: {error}", style="red", markup=False, highlight=False)
-    total = len(planned["runs"])
-    failed = f"{len(errors)} of {total} runs failed; start again to try them again."
-    console.print(failed if errors else f"All {total} runs are done.")
+    failed = f"{len(errors)} of {_count(planned['runs'])} failed; start again to try them again."
+    console.print(failed if errors else f"Done: {_count(planned['runs'])}.")
     return int(bool(errors))
 
 
@@ -194,8 +196,10 @@ class _Watch:
         self.console.print(f"{run['id']}: {error}; it is tried again", markup=False, highlight=False)
 
     def submitted(self, job: str, runs: list[dict]) -> None:
-        names = runs[0]["id"] if len(runs) == 1 else f"{len(runs)} runs, {runs[0]['id']} to {runs[-1]['id']}"
-        self.console.print(f"SLURM {job}: {names}", markup=False, highlight=False)
+        self.console.print(f"SLURM {job}: {_names(runs)}", markup=False, highlight=False)
+
+    def later(self, runs: list[dict], why: str) -> None:
+        self.console.print(f"not submitted yet: {_names(runs)}: {why}", markup=False, highlight=False, soft_wrap=True)
 
     def tick(self) -> None:
         """How far each running training is: a row of its own, or where no terminal shows it, a line each minute."""
@@ -222,6 +226,14 @@ class _Watch:
         seconds = state.seconds_left(self.planned, self.open, self.jobs)
         # no guess before every kind of run has finished once
         return "" if seconds is None else f", about {duration(seconds)} left"
+
+
+def _count(runs: list[dict]) -> str:
+    return "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+
+
+def _names(runs: list[dict]) -> str:
+    return runs[0]["id"] if len(runs) == 1 else f"{len(runs)} runs, {runs[0]['id']} to {runs[-1]['id']}"
 
 
 def _progress(console: Console) -> Progress:

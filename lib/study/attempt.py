@@ -17,6 +17,7 @@ from lib import paths, runs
 from lib.files import write_json
 from lib.study import attempts, state
 from lib.study.client import WorkbenchClient
+from lib.study.healing import explain
 from lib.study.nursery import Nursery, NurseryProvisioner
 
 with warnings.catch_warnings():
@@ -140,22 +141,6 @@ def attempt(
     return error
 
 
-# What can go wrong with a machine and not with a run, by the names of Python and torch: worth another try. A full or
-# read-only folder is not among them, it stays so for a while.
-HEALING = ("DeadKernelError", "OutOfMemoryError", "AcceleratorError", "MemoryError", "TimeoutError", "ConnectionError")
-HEALING += ("BlockingIOError", "ConnectionResetError", "BrokenPipeError", "RuntimeError: CUDA", "RuntimeError: cuDNN")
-HEALING += ("RuntimeError: Kernel", "LostRun")
-
-
-def may_heal(error: Exception | str | None) -> bool:
-    """Whether a run that ended so may succeed when it is tried again: a kernel that died, memory that was short.
-
-    An error that the notebook itself raised, such as a ValueError for a bad parameter, comes again.
-    """
-    text = error if isinstance(error, str) else explain(error) if error else ""
-    return text.startswith(HEALING)
-
-
 def publish(work: Path, directory: Path) -> bool:
     """Put `work` in the place of `directory`, where at most an earlier failure gives way; whether it got there.
 
@@ -179,14 +164,6 @@ def publish(work: Path, directory: Path) -> bool:
             publish(aside, directory)
         else:
             shutil.rmtree(aside, ignore_errors=True)
-
-
-def explain(error: Exception) -> str:
-    """One line: the error inside the notebook where papermill reports one, else the error itself."""
-    name = getattr(error, "ename", type(error).__name__)
-    text = str(getattr(error, "evalue", error)).strip()
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"{name}: {lines[0] if lines else 'no message'}"
 
 
 def _relative(path: Path) -> str:

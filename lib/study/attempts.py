@@ -14,7 +14,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Collection
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -62,7 +61,7 @@ def _write(work: Path, run: str, number: int, facts: dict) -> None:
     me = psutil.Process()
     record = {"run": run, "number": number, "host": socket.gethostname(), "system": _system()}
     record |= {"process": me.pid, "born": _born(me)}
-    record |= {"started_utc": _now(), "slurm": os.environ.get(SLURM_TASK), **facts}
+    record |= {"started_utc": runs.now(), "slurm": os.environ.get(SLURM_TASK), **facts}
     if record["slurm"]:
         record["restarts"] = int(os.environ.get("SLURM_RESTART_COUNT", 0))
     _OURS.add(work)
@@ -114,7 +113,7 @@ def lost(record: dict) -> str:
 
 def failed(study: str, run: str, number: int, error: str) -> None:
     """Record what became of an attempt."""
-    entry = {"run": run, "number": number, "error": error, "ended_utc": _now()}
+    entry = {"run": run, "number": number, "error": error, "ended_utc": runs.now()}
     write_json(paths.RUNS / study / TRIES / f"{run}.{number}.json", entry)
 
 
@@ -256,7 +255,3 @@ def _clock(folder: Path) -> float:
             return os.fstat(file.fileno()).st_mtime
     except OSError:
         return time.time()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -6,70 +6,83 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, PositiveInt, ValidationError
 
 from lib import parameters
 
+WARNING_S = 90  # SLURM warns a task so long before its time limit
+LEAST = 5  # minutes: of less, the warning would leave hardly anything
 MINUTES = 60  # of one start of a task where nothing is said; a training that needs more is requeued and goes on
 TIME = re.compile(r"(?:(?P<days>\d+)-(?=\d))?(?P<clock>\d+(?::\d{1,2}){0,2})")
 
 
-def _line(text: str) -> str:
-    if not text.strip() or any(ord(character) < 32 for character in text):
-        raise ValueError(f"received {text!r}, allowed is one line of text")
-    return text
+def _line(value) -> str:
+    if not _text(value).strip() or any(ord(character) < 32 for character in _text(value)):
+        raise ValueError("allowed is one line of text")
+    return str(value)
 
 
-def _word(text: str) -> str:
-    if len(_line(text).split()) != 1:
-        raise ValueError(f"received {text!r}, allowed is text without spaces")
-    return text
+def _word(value) -> str:
+    if len(_line(value).split()) != 1:
+        raise ValueError("allowed is text without spaces")
+    return str(value)
 
 
-def _time(text: str) -> str:
-    if minutes(text) < 1:
-        raise ValueError(f"received {text!r}, allowed is a time from 00:01:00 on")
-    return text
+def _text(value) -> str:
+    """A name may be a number."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ValueError("allowed is text")
+    return str(value)
+
+
+def _time(value) -> str:
+    if not isinstance(value, str):
+        raise ValueError('allowed is such as "01:30:00", in quotation marks, since YAML takes 1:30 for the number 90')
+    if minutes(value) < LEAST:
+        raise ValueError(f"allowed are {LEAST} minutes and more: the last {WARNING_S} s are for saving")
+    return value
+
+
+def _memory(value) -> str:
+    if not re.fullmatch(r"\d+[KMGT]?", _text(value)):
+        raise ValueError("allowed is such as 8G, or 8000 for as many MiB")
+    return str(value)
 
 
 def _listed(value):
-    return [value] if isinstance(value, str) else value
+    return value if isinstance(value, list) else [value]
 
 
-Word = Annotated[str, AfterValidator(_word)] | None
-# YAML reads 1:30:00 as a number, to the base of 60
-Time = Annotated[str, AfterValidator(_time), BeforeValidator(lambda value: _text(value))]
-
-
-def _text(value):
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) and value < 600 else value
+Word = Annotated[str, BeforeValidator(_word)] | None
+Count = Annotated[PositiveInt, Field(strict=True)] | None  # not true for 1
 
 
 class Cluster(BaseModel, extra="forbid"):
     """Options of `sbatch` under its own names, `setup` (shell lines before a task) and `group` (runs in one task).
 
-    `array_limit` is how many tasks of an array run at once. `time` is that of sbatch: minutes, minutes:seconds,
-    hours:minutes:seconds, days-hours, days-hours:minutes, days-hours:minutes:seconds.
+    `array_limit` is how many tasks of an array run at once; runs with other sources are in another one. `time` is that
+    of sbatch: minutes, minutes:seconds, hours:minutes:seconds, days-hours, days-hours:minutes,
+    days-hours:minutes:seconds.
     """
 
     partition: Word = None
     gres: Word = None
-    time: Time | None = None
-    mem: Annotated[str, Field(pattern=r"^\d+[KMGT]?$")] | None = None
-    cpus: PositiveInt | None = None
+    time: Annotated[str, BeforeValidator(_time)] | None = None
+    mem: Annotated[str, BeforeValidator(_memory)] | None = None
+    cpus: Count = None
     account: Word = None
     qos: Word = None
     constraint: Word = None
-    array_limit: PositiveInt | None = None
-    setup: Annotated[list[Annotated[str, AfterValidator(_line)]], BeforeValidator(_listed)] | None = None
-    group: PositiveInt | None = None
+    array_limit: Count = None
+    setup: Annotated[list[Annotated[str, BeforeValidator(_line)]], BeforeValidator(_listed)] | None = None
+    group: Count = None
 
 
 def minutes(text: str) -> int:
     """Whole minutes, rounded up, of a time as sbatch takes it; ValueError for anything else."""
     match = TIME.fullmatch(text)
     if not match:
-        raise ValueError(f"received {text!r}, allowed is a time such as 90, 01:30:00 or 2-12:00:00")
+        raise ValueError("allowed is such as 90 (minutes), 01:30:00 or 2-12:00:00")
     parts = [int(part) for part in match["clock"].split(":")]
     if match["days"] is not None:
         hours, rest, seconds = (*parts, 0, 0)[:3]

@@ -13,8 +13,9 @@ from filelock import FileLock, Timeout
 
 from lib import machine, markup
 from lib.files import write_text
-from lib.study import attempts, quiet, state
-from lib.study.attempt import GPUS, attempt, may_heal
+from lib.study import attempts, judgement, quiet, state
+from lib.study.attempt import GPUS, attempt
+from lib.study.healing import may_heal
 from lib.study.nursery import Nursery
 
 LOCK = ".lock"
@@ -96,6 +97,9 @@ class Watch:
     def submitted(self, job: str, runs: list[dict]) -> None:
         """A cluster has `runs`, as tasks of `job`."""
 
+    def later(self, runs: list[dict], why: str) -> None:
+        """`runs` could not be submitted yet."""
+
     def waits(self, owner: str) -> None:
         """Another driver has the study."""
 
@@ -113,7 +117,7 @@ def run_study(
     """Execute every run of the plan that is not done; return run id -> error of those that did not get done.
 
     As many runs go at once as there are `places` (see `slots`), and divide the cores; a run with `exclusive` waits
-    until it is alone on the machine, and has all of them. One that failed as machines fail (see `attempt.may_heal`) is
+    until it is alone on the machine, and has all of them. One that failed as machines fail (see `healing.may_heal`) is
     tried up to `retries` times more, from its checkpoint on. A second driver of the same study waits for the first,
     then does what is missing; a run that something else executes, such as a SLURM task, is left to that. `nursery`
     forks the kernels and stays open; without one, this makes its own. Ctrl-C stops the kernels, removes the unfinished
@@ -124,14 +128,14 @@ def run_study(
         held.enter_context(_only_driver(planned, watch.waits))
         state.check(planned)
         state.save(planned)
-        attempts.clear(planned["study"])
+        attempts.clear(planned["study"], judgement.held(planned))
         attempts.forget(planned["study"])
         waiting = [run for run in planned["runs"] if state.of(planned, run) != "done"]
         nursery = nursery or held.enter_context(warm(len(waiting)))
         try:
             return _Driver(planned, waiting, places, watch, nursery, retries).drive()
         finally:
-            attempts.clear(planned["study"])
+            attempts.clear(planned["study"], judgement.held(planned))
 
 
 class _Driver:

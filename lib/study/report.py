@@ -9,7 +9,8 @@ from lib.files import read_json, write_json
 from lib.report import parts
 from lib.report.typeset import export
 from lib.study import reference, state
-from lib.study.attempt import execute_notebook, explain
+from lib.study.attempt import execute_notebook
+from lib.study.healing import explain
 from lib.study.nursery import Nursery
 
 

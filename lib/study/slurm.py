@@ -1,25 +1,28 @@
-"""A study on a cluster: SLURM has the runs, and this follows them; it may be killed and started again at any time.
-
-What a run is stands on the shared folder first: its result, the record of the attempt that executes it, and what its
-task said at its end. SLURM is asked about the rest only.
-"""
+"""A study on a cluster: SLURM has the runs, and this follows them; it may be killed and started again at any time."""
 
 import contextlib
 import shutil
-import socket
 import time
+from collections import Counter
 
 from filelock import FileLock
 
-from lib.study import attempts, jobs, squeue, state
-from lib.study.attempt import may_heal
+from lib.study import attempts, jobs, private, squeue, state
 from lib.study.cluster import Cluster
 from lib.study.execute import RETRIES, Watch, drop_orphans
+from lib.study.judgement import judged
 from lib.study.submit import submit
 
-POLL_S = 2.0
+POLL_S, POLL_MOST_S = 2.0, 15.0  # SLURM is asked less often while nothing changes
+AGAIN_S = 30.0  # after a submission was refused because there are too many
 LOCK = ".slurm.lock"
-SILENT = "SLURM does not answer here"
+OUTSIDE = "what they build on is not done, and no task that SLURM lists"
+
+
+def needed() -> None:
+    """RuntimeError where nothing can be submitted."""
+    if not shutil.which("sbatch"):
+        raise RuntimeError("there is no sbatch here: start this on a node of the cluster from which jobs are submitted")
 
 
 def run_study(
@@ -31,139 +34,87 @@ def run_study(
 ) -> dict[str, str]:
     """Have SLURM execute every run of the plan that is not done; return run id -> error of those that did not get done.
 
-    A run that SLURM has is left to it, whoever submitted it. One that was lost, or failed as machines fail, is
-    submitted up to `retries` times more and goes on from its checkpoint; one that a person cancelled is not. With
-    `detach` everything is submitted, and what comes of it is left to a later call. RuntimeError where SLURM is missing
-    or refuses.
+    A run that SLURM has is left to it, whoever submitted it, and so is one that something else executes. One that was
+    lost, or failed as machines fail, is submitted up to `retries` times more and goes on from its checkpoint; one that
+    a person cancelled is not. With `detach` what can be is submitted, and the rest is left to a later call.
+    RuntimeError where SLURM is missing or refuses; where it only has too many jobs, the rest is submitted later.
     """
-    if not shutil.which("sbatch"):
-        raise RuntimeError("there is no sbatch here: start this on a node of the cluster from which jobs are submitted")
     driver = _Driver(planned, options, watch or Watch(), retries)
+    if driver.open:
+        needed()
     with _turn(planned):
         state.check(planned)
         state.save(planned)
         driver.turn(first=True)
-    while driver.open and not detach:
-        time.sleep(POLL_S)
-        driver.watch.tick()
-        with _turn(planned):
-            driver.turn()
+    if not detach:
+        driver.follow()
     if not driver.open:
         attempts.clear(planned["study"])
+    _tidy(planned)
     return driver.errors
 
 
-def queued(planned: dict) -> dict[str, dict]:
-    """What SLURM and its tasks say of the runs that have not ended well and are not under way, for `status.rows`."""
-    told = ("waiting", "lost", "failed")
-    return {
-        run: {"state": now["state"], "detail": now["detail"]}
-        for run, now in judged(planned, [run for run in planned["runs"] if state.of(planned, run) != "done"]).items()
-        if now["state"] in told
-    }
-
-
-def judged(planned: dict, chosen: list[dict]) -> dict[str, dict]:
-    """Run -> {"state", "detail", "record"}; state is one of
-
-    - done, running: as its folder and the record of its attempt say;
-    - waiting: SLURM has it, or its task is between two of its runs;
-    - lost, failed: it ended, `heals` says whether another try may help, and `free` that nothing executes it;
-    - new: nobody has it.
-    """
-    study = planned["study"]
-    records = jobs.records(study, [run["id"] for run in chosen])
-    said = squeue.look(records)  # before the folders: what has ended has written everything by then
-    mine: dict[str, list[dict]] = {}
-    for one in attempts.under_way(study):
-        mine.setdefault(one["run"], []).append(one)
-    found = {}
-    for identifier, run in ((run["id"], run) for run in chosen):
-        record = records.get(identifier)
-        end = jobs.ended(study, identifier, record) if record else None
-        found[identifier] = _judge(state.of(planned, run), record, end, mine.get(identifier, []), said)
-    return found
-
-
-def _judge(made: str, record: dict | None, end: dict | None, mine: list[dict], said: dict | None) -> dict:
-    if made == "done":
-        return {"state": "done"}
-    alive = next((one for one in reversed(mine) if one["alive"]), None)
-    if record is None:
-        return {"state": "running"} if alive else {"state": "new"}
-    task = record["task"] or _found(record, said)
-    record = record | {"task": task}
-    now = said["tasks"].get(task) if said else None
-    over = said is not None and (now is None or now["state"] in squeue.FINAL)
-    here = alive and alive["host"] == socket.gethostname()  # our own system knows better than SLURM
-    if alive and (here or not over or alive.get("slurm") != task):
-        return {"state": "running", "record": record}
-    if end and end["error"] and not end["error"].startswith(("not started", "stopped")):
-        return _ended("failed", end["error"], may_heal(end["error"]), alive)
-    if end:
-        return {"state": "running"} if alive else {"state": "new", "detail": end["error"]}
-    if over and task is None:  # its driver died before it had handed it over
-        return {"state": "new"}
-    if not over:
-        return {"state": "waiting", "detail": _waits(task, now, mine), "record": record}
-    if now and now["state"] == "CANCELLED":
-        return _ended("failed", f"cancelled (SLURM {task})", False, alive)
-    return _ended("lost", _lost(task, now, mine), True, alive)
-
-
-def _found(record: dict, said: dict | None) -> str | None:
-    """The task of a record whose driver died before it could write it down."""
-    job = said["names"].get(record["name"]) if said else None
-    if job is None:
-        return None
-    task = f"{job}_{record['index']}"
-    return task if task in said["tasks"] else job
-
-
-def _ended(kind: str, detail: str, heals: bool, alive: dict | None) -> dict:
-    return {"state": kind, "detail": detail, "heals": heals, "free": alive is None}
-
-
-def _waits(task: str | None, now: dict | None, mine: list[dict]) -> str:
-    if now is None:
-        return f"SLURM {task}; {SILENT}" if task else SILENT
-    if now["state"] == "RUNNING" and mine:
-        return f"attempt {mine[-1]['number']} ended without a word, SLURM {task} goes on"
-    words = {"RUNNING": f"begins on {now['where']}", "PENDING": f"in the queue, {now['reason']}"}
-    return f"SLURM {task}: {words.get(now['state'], now['state'])}"
-
-
-def _lost(task: str | None, now: dict | None, mine: list[dict]) -> str:
-    why = f"SLURM {task} {now['state'] if now else 'is not there any more'}"
-    if now and now["reason"] not in ("", "None"):
-        why += f" {now['reason']}"
-    return f"{attempts.lost(mine[-1])}; {why}" if mine else f"LostRun: {why}"
-
-
 class _Driver:
-    """The runs that are not at their end, and how often each may still be tried."""
+    """The runs that are not at their end, and how often each has failed."""
 
     def __init__(self, planned: dict, options: Cluster, watch: Watch, retries: int):
-        self.planned, self.options, self.watch = planned, options, watch
+        self.planned, self.options, self.watch, self.retries = planned, options, watch, retries
         self.open = [run for run in planned["runs"] if state.of(planned, run) != "done"]
-        self.left = {run["id"]: retries for run in self.open}
+        self.seen, self.before = Counter(), Counter()  # failures by run: that we saw, and from before our start
+        self.due: set[str] = set()  # of those that failed, what is to be submitted and has not been
+        self.again = 0.0  # when sbatch may be asked once more
+        self.found: dict[str, dict] = {}
         self.errors: dict[str, str] = {}
         self.shown: set[str] = set()  # of those that are running
+        self.told: set[str] = set()
 
-    def turn(self, first: bool = False) -> None:
-        """Look at every open run once, and hand over those that nobody has. A first look forgets earlier failures."""
-        found = judged(self.planned, self.open)
-        having = {run: now["record"] for run, now in found.items() if now.get("record")}
-        if first and not having:
-            attempts.forget(self.planned["study"])
+    def follow(self) -> None:
+        """Look again until every run is at its end, at once when a task has said something."""
+        looked, pause, told = time.monotonic(), POLL_S, jobs.told(self.planned["study"])
+        while self.open:
+            time.sleep(POLL_S)
+            self.watch.tick()
+            now = jobs.told(self.planned["study"])
+            if now == told and time.monotonic() - looked < pause:
+                continue
+            with _turn(self.planned):
+                changed = self.turn()
+            looked, pause, told = time.monotonic(), POLL_S if changed else min(1.5 * pause, POLL_MOST_S), now
+
+    def turn(self, first: bool = False) -> bool:
+        """Look at every open run once, and hand over those that nobody has; return whether there was anything new.
+
+        A first look forgets earlier failures.
+        """
+        study, found = self.planned["study"], judged(self.planned, self.open)
+        changed, self.found = found != self.found, found
+        if first and not any(now["held"] for now in found.values()):
+            attempts.forget(study)
+        if first:
+            self.before = Counter(one["run"] for one in attempts.tries(study))
         chosen = [run for run in list(self.open) if self._wanted(run, found[run["id"]], first)]
         for run in drop_orphans(self.open, self.errors):
             self._close(run, self.errors[run["id"]], record=False)
         chosen = [run for run in chosen if run["id"] not in self.errors]
-        if chosen:
-            attempts.clear(self.planned["study"])
-            for job, runs in submit(self.planned, chosen, having, self.options).items():
-                self.watch.submitted(job, runs)
+        if chosen and time.monotonic() >= self.again:
+            self._hand_over(chosen, found)
+        return changed
+
+    def _hand_over(self, chosen: list[dict], found: dict[str, dict]) -> None:
+        """What SLURM may still execute keeps its attempts, however silent they are: a task can be suspended."""
+        attempts.clear(self.planned["study"], spare=[run for run, now in found.items() if now["held"]])
+        having = {run: now["record"] for run, now in found.items() if "record" in now}
+        made, refused = submit(self.planned, chosen, having, self.options)
+        for job, runs in made.items():
+            self.watch.submitted(job, runs)
+        handed = {run["id"] for runs in made.values() for run in runs}
+        self.due -= handed
+        if refused:
+            self.again = time.monotonic() + AGAIN_S
+        later, why = [run for run in chosen if run["id"] not in handed], refused or OUTSIDE
+        if later and why not in self.told:
+            self.told.add(why)
+            self.watch.later(later, why)
 
     def _wanted(self, run: dict, now: dict, first: bool) -> bool:
         """Whether to submit it; tells the watch what became of it."""
@@ -172,22 +123,29 @@ class _Driver:
             self.watch.started(run)
         if now["state"] == "done":
             self._end(run, None)
-        if now["state"] == "new" or (first and now.get("free")):
+        if now["state"] == "new":
             return True
         if not now.get("free"):
+            self.due.discard(run["id"])
             return False
-        if now["heals"] and self.left[run["id"]] > 0:
-            self._try_again(run, now)
+        if first or run["id"] in self.due:
+            self.due.add(run["id"])
+            return True
+        if now["heals"] and self._failures(run, now) <= self.retries:
+            self.due.add(run["id"])
+            self.shown.discard(run["id"])
+            self.watch.tried(run, now["detail"])
             return True
         self._close(run, now["detail"])
         return False
 
-    def _try_again(self, run: dict, now: dict) -> None:
-        self.left[run["id"]] -= 1
-        self.shown.discard(run["id"])
+    def _failures(self, run: dict, now: dict) -> int:
+        """How often it has failed since our start, this time included, under whichever driver."""
+        study, identifier = self.planned["study"], run["id"]
         if now["state"] == "lost":
-            _record(self.planned["study"], run["id"], now["detail"])
-        self.watch.tried(run, now["detail"])
+            _record(study, identifier, now["detail"])
+        self.seen[identifier] += 1
+        return max(self.seen[identifier], len(attempts.tries(study, identifier)) - self.before[identifier])
 
     def _close(self, run: dict, error: str, record: bool = True) -> None:
         """Nothing more is done for `run`; what SLURM alone knew, and soon forgets, is written down."""
@@ -208,6 +166,18 @@ def _record(study: str, run: str, error: str) -> None:
     dead = [one["number"] for one in attempts.under_way(study) if one["run"] == run]
     known = [one["number"] for one in attempts.tries(study, run)]
     attempts.failed(study, run, max(dead, default=max(known, default=0) + 1), error)
+
+
+def _tidy(planned: dict) -> None:
+    """Remove the pickles and logs of tasks that are over and whose runs are all done; logs of failures stay."""
+    where = private.place(planned["study"])
+    kept = private.kept(where)
+    records = jobs.records(planned["study"], [run["id"] for run in planned["runs"]])
+    open_tasks = {entry["task"] for run, entry in records.items() if state.of(planned, {"id": run}) != "done"}
+    chosen = {run: entry for run, entry in records.items() if entry["task"] in set(kept) - open_tasks}
+    if said := squeue.look(chosen):
+        going = {task for task, now in said["tasks"].items() if now["state"] not in squeue.FINAL}
+        private.drop(where, {entry["task"] for entry in chosen.values()} - going)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 Accounting may be off, and either program may be missing or slow: then less is known, and nothing waits for it.
 """
 
+import re
 import subprocess
 
 SQUEUE_S, SACCT_S = 10.0, 5.0  # a controller under load answers late
@@ -48,6 +49,13 @@ def parse(answer: str) -> dict:
         if task not in tasks or tasks[task]["state"] in FINAL:
             tasks[task] = {"state": state, "where": node, "reason": reason}
     return {"tasks": tasks, "names": names}
+
+
+def array_most(most: int) -> int:
+    """How many tasks an array of this cluster may have, `most` at most; `most` where SLURM does not say."""
+    answer = _output(["scontrol", "show", "config"], SQUEUE_S) or ""
+    told = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer, re.MULTILINE)
+    return max(1, min(most, int(told[1]))) if told else most
 
 
 def _accounted(tasks: set[str]) -> dict[str, dict]:

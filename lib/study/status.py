@@ -4,7 +4,7 @@ from collections import Counter
 
 from lib import runs
 from lib.files import read_known
-from lib.study import attempts, jobs, state
+from lib.study import attempts, jobs, judgement, state
 
 STATES = ("done", "running", "failed", "lost", "waiting")
 
@@ -13,9 +13,7 @@ def now(planned: dict) -> list[dict]:
     """`rows`, with what SLURM knows where it was given runs of the study."""
     if not jobs.folder(planned["study"]).is_dir():
         return rows(planned)
-    from lib.study import slurm  # here: it imports papermill, which takes 2 s
-
-    return rows(planned, slurm.queued(planned))
+    return rows(planned, judgement.queued(planned))
 
 
 def rows(planned: dict, queued: dict[str, dict] | None = None) -> list[dict]:
@@ -23,16 +21,22 @@ def rows(planned: dict, queued: dict[str, dict] | None = None) -> list[dict]:
 
     `detail` is the headline of a finished run, how far a running one is, why another failed, and what a waiting one
     waits for. `queued` is what an engine knows: run -> {"state": "waiting", "lost" or "failed", "detail"}, of runs that
-    it was given and that are not under way. A run is lost if its last attempt ended without a word.
+    it was given and that are not under way. A run is lost if its last attempt ended without a word. What waits for a
+    failed run has failed too.
     """
     found = {}
     for record in attempts.under_way(planned["study"]):
         if record["alive"] or not found.get(record["run"], {}).get("alive"):
             found[record["run"]] = record
     failures = Counter(one["run"] for one in attempts.tries(planned["study"]))
-    return [
-        _row(planned, run, found.get(run["id"]), (queued or {}).get(run["id"]), failures) for run in planned["runs"]
-    ]
+    table: dict[str, dict] = {}
+    for run in planned["runs"]:  # sources come before what builds on them
+        row = _row(planned, run, found.get(run["id"]), (queued or {}).get(run["id"]), failures)
+        failed = [source for source in run["sources"] if table.get(source, {}).get("state") == "failed"]
+        if failed and row["state"] == "waiting":
+            row |= {"state": "failed", "detail": f"not started: its source {failed[0]} failed"}
+        table[run["id"]] = row
+    return list(table.values())
 
 
 def _row(planned: dict, run: dict, record: dict | None, queued: dict | None, failures: Counter) -> dict:
@@ -49,8 +53,9 @@ def _row(planned: dict, run: dict, record: dict | None, queued: dict | None, fai
         return row | {"state": "lost", "detail": attempts.lost(record)}
     if made == "failed":
         return row | {"detail": state.reason(planned, run)}
-    sources = run["sources"]
-    return row | {"detail": f"after {', '.join(sources)}" if len(sources) == 1 else ""}
+    before = [source for source in run["sources"] if state.of(planned, {"id": source}) != "done"]
+    more = f" and {len(before) - 1} more" if len(before) > 1 else ""
+    return row | {"detail": f"after {before[0]}{more}" if before else ""}
 
 
 def _finished(planned: dict, run: dict) -> dict:

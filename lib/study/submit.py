@@ -1,66 +1,68 @@
 """Hand runs over to SLURM: in groups, as one job array for each set of sources, through submitit."""
 
+import contextlib
+import io
 import os
 import re
 import shlex
 import uuid
-from hashlib import sha256
 from pathlib import Path
 
 import submitit
 
 from lib import paths
-from lib.study import jobs, state
-from lib.study.cluster import MINUTES, Cluster, minutes
-from lib.study.task import WARNING_S, Task
+from lib.study import jobs, private, squeue, state
+from lib.study.cluster import MINUTES, WARNING_S, Cluster, minutes
+from lib.study.task import REQUEUES, Task
 
 TASK_S = 120.0  # of runs in one task at least, where their times are known: start-up takes two to five seconds
 RUNS_MOST = 20  # in one task: what dies costs no more
-ARRAY_MOST = 1000  # tasks; SLURM's own limit is 1001 unless an administrator has raised it
+ARRAY_MOST = 1000  # tasks; fewer where the cluster's own limit is lower
 AT_ONCE = 256  # tasks of an array
-REQUEUES = 10  # after the time limit: a run that never comes to an end does not stay for ever
-FOLDER = "WORKBENCH_SUBMIT"
 
 
-def folder(study: str) -> Path:
-    """submitit's own folder for this study: pickles and logs, which nobody else may write. All nodes must see it.
-
-    Below WORKBENCH_SUBMIT, else the user's cache. ValueError if it is inside the runs, which may come from others;
-    OSError if it belongs to somebody else.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pruning-workbench" / "slurm"
-    root = Path(os.environ.get(FOLDER) or cache).absolute()
-    if root.resolve().is_relative_to(paths.RUNS.resolve()):
-        raise ValueError(f"{FOLDER}: received {root}, allowed is a folder outside {paths.RUNS}")
-    made = root / f"{_slug(study)}-{sha256(str(paths.RUNS).encode()).hexdigest()[:8]}"
-    for each in (root, made):
-        each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if each.stat().st_uid != os.getuid():
-            raise PermissionError(f"{each} belongs to another user: set {FOLDER} to a folder of your own")
-    made.chmod(0o700)
-    return made
+# Of sbatch's refusals, those that pass: a limit of jobs at once (such as QOSMaxSubmitJobPerUserLimit or MaxJobCount),
+# and a controller that is busy or being restarted, which may have taken the job all the same.
+LIMIT = re.compile(r"MaxSubmit|MaxJobCount|job submit limit|temporarily unable")
+BUSY = re.compile(r"timed out|Unable to contact slurm controller")
 
 
-def submit(planned: dict, chosen: list[dict], records: dict[str, dict], options: Cluster) -> dict[str, list[dict]]:
+class NotNow(Exception):
+    """SLURM takes no more jobs for now; the text is its own."""
+
+
+def submit(
+    planned: dict, chosen: list[dict], records: dict[str, dict], options: Cluster
+) -> tuple[dict[str, list[dict]], str | None]:
     """Hand over those of the `chosen` runs whose sources are done or with SLURM; return number of a job -> its runs.
 
-    `records` (see `lib.study.jobs`) are of the runs that SLURM has now. A record is written before a run is handed over
-    and completed after, so that a driver that dies between the two leaves its name. RuntimeError in one line where
-    sbatch refuses.
+    And why SLURM takes no more now, in its own words, or None: then some are left, to be handed over later. `records`
+    (see `lib.study.jobs`) are of the runs that SLURM has now. A record is written before a run is handed over and
+    completed after, so that a driver that dies between the two leaves its name. RuntimeError in one line where sbatch
+    refuses for another reason.
     """
-    tasks = {run: record["task"] for run, record in records.items() if record["task"]}
-    where, made, left = folder(planned["study"]), {}, list(chosen)
-    seconds = state.seconds_each(planned, chosen)
+    tasks = {run: record["task"] for run, record in records.items()}
+    where, made, left = private.folder(planned["study"]), {}, list(chosen)
+    seconds, most = state.seconds_each(planned, chosen), 0
     while ready := _ready(planned, left, tasks):
+        most = most or squeue.array_most(ARRAY_MOST)
         for (after, exclusive), together in _alike(ready, tasks, planned).items():
             groups = grouped(together, options.group, seconds)
-            for some in _portions(groups, ARRAY_MOST):
-                numbers = _submit(planned["study"], some, where, after, exclusive, options)
+            while groups:
+                some = groups[:most]
+                try:
+                    numbers = _submit(planned["study"], some, where, after, exclusive, options)
+                except NotNow as refused:
+                    if len(some) == 1 or not LIMIT.search(str(refused)):
+                        return made, str(refused)
+                    most = len(some) // 2  # each task counts: fewer may have room
+                    continue
+                groups = groups[len(some) :]
                 made[numbers[0].partition("_")[0]] = [run for group in some for run in group]
                 for number, group in zip(numbers, some, strict=True):
                     tasks |= {run["id"]: number for run in group}
         left = [run for run in left if run["id"] not in tasks]
-    return made
+    return made, None
 
 
 def _open_sources(planned: dict, run: dict) -> list[str]:
@@ -107,7 +109,7 @@ def _portions(items: list, size: int) -> list[list]:
 
 def _submit(study: str, groups: list[list[dict]], where: Path, after, exclusive: bool, options: Cluster) -> list[str]:
     """One array, or a job for a single group; the number of each task."""
-    name = f"{_slug(study)}-{uuid.uuid4().hex[:12]}"
+    name = f"{private.slug(study)}-{uuid.uuid4().hex[:12]}"
     for index, group in enumerate(groups):
         for run in group:
             jobs.forget(study, run["id"])
@@ -115,14 +117,20 @@ def _submit(study: str, groups: list[list[dict]], where: Path, after, exclusive:
     executor = submitit.SlurmExecutor(folder=where, max_num_timeout=REQUEUES)
     executor.update_parameters(**parameters(name, after, exclusive, options))
     try:
-        with executor.batch():
+        # submitit prints what sbatch says, and raises it as well
+        with contextlib.redirect_stderr(io.StringIO()), executor.batch():
             made = [executor.submit(Task(study, name, group)) for group in groups]
         numbers = [job.job_id for job in made]
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+        private.drop_unsent(where)
+        if BUSY.search(str(error)):  # the records stay: it may have arrived, under this name
+            raise NotNow(_said(error)) from None
         for group in groups:
             for run in group:
                 jobs.forget(study, run["id"])
-        raise RuntimeError(f"sbatch refused: {_last_line(error)}") from None
+        if LIMIT.search(str(error)):
+            raise NotNow(_said(error)) from None
+        raise RuntimeError(f"sbatch refused: {_said(error)}") from None
     for index, group in enumerate(groups):
         for run in group:
             jobs.write(study, run["id"], name, index, numbers[index])
@@ -155,12 +163,8 @@ def parameters(name: str, after: tuple[str, ...], exclusive: bool, options: Clus
     return {key: value for key, value in asked.items() if value is not None} | {"wckey": None}
 
 
-def _slug(study: str) -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "_", study)[:40]
-
-
-def _last_line(error: Exception) -> str:
-    """sbatch's own words are the last that submitit passes on."""
+def _said(error: Exception) -> str:
+    """sbatch's own words are the last that submitit passes on; of a limit it names which one in another line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if "sbatch: error" in line]
-    return (said or lines or [type(error).__name__])[-1]
+    said = [line for line in lines if "sbatch: error" in line] or lines or [type(error).__name__]
+    return next((line for line in said if LIMIT.search(line)), said[-1])

@@ -1,0 +1,112 @@
+"""What the runs of a study are that a cluster was given, for its driver and for `status`; quick to import.
+
+What a run is stands on the shared folder first: its result, the record of the attempt that executes it, and what its
+task said at its end. SLURM is asked about the rest only.
+"""
+
+from lib.study import attempts, jobs, squeue, state
+from lib.study.healing import may_heal
+
+SILENT = "SLURM does not answer here"
+
+
+def queued(planned: dict) -> dict[str, dict]:
+    """What SLURM and its tasks say of the runs that have not ended well and are not under way, for `status.rows`."""
+    told = ("waiting", "lost", "failed")
+    return {
+        run: {"state": now["state"], "detail": now["detail"]}
+        for run, now in judged(planned, [run for run in planned["runs"] if state.of(planned, run) != "done"]).items()
+        if now["state"] in told
+    }
+
+
+def held(planned: dict) -> set[str]:
+    """The runs that SLURM may still execute, whatever their attempts say: a task can be suspended."""
+    if not jobs.folder(planned["study"]).is_dir():
+        return set()
+    missing = [run for run in planned["runs"] if state.of(planned, run) != "done"]
+    return {run for run, now in judged(planned, missing).items() if now["held"]}
+
+
+def judged(planned: dict, chosen: list[dict]) -> dict[str, dict]:
+    """Run -> {"state", "held", ...}; state is one of
+
+    - done, running: as its folder and the record of its attempt say;
+    - waiting: SLURM has it, or its task is between two of its runs;
+    - lost, failed: it ended, `heals` says whether another try may help, and `free` that nothing executes it;
+    - new: nobody has it.
+
+    `detail` is why, in one line. `held` says whether SLURM may still execute it: its task is not over, or SLURM does
+    not answer. Only a run that comes to its end with a task that SLURM lists has that task's `record`.
+    """
+    study = planned["study"]
+    records = jobs.records(study, [run["id"] for run in chosen])
+    said = squeue.look(records)  # before the folders: what has ended has written everything by then
+    mine: dict[str, list[dict]] = {}
+    for one in attempts.under_way(study):
+        mine.setdefault(one["run"], []).append(one)
+    found = {}
+    for identifier, run in ((run["id"], run) for run in chosen):
+        record = records.get(identifier)
+        if record:
+            record = record | {"task": record["task"] or _found(record, said)}
+        end = jobs.ended(study, identifier, record) if record else None
+        now = said["tasks"].get(record["task"]) if record and said else None
+        held = record is not None and (said is None or (now is not None and now["state"] not in squeue.FINAL))
+        verdict = _judge(state.of(planned, run), record, end, mine.get(identifier, []), now, held)
+        found[identifier] = verdict | {"held": held}
+    return found
+
+
+def _judge(made: str, record: dict | None, end: dict | None, mine: list[dict], now: dict | None, held: bool) -> dict:
+    if made == "done":
+        return {"state": "done"}
+    alive = next((one for one in reversed(mine) if one["alive"]), None)
+    if record is None:
+        return {"state": "running"} if alive else {"state": "new"}
+    task = record["task"]
+    listed = {"record": record} if held and now else {}
+    own = alive and alive.get("slurm") == task
+    here = alive and attempts.here(alive)  # our own system knows better than SLURM
+    if alive and (here or held or not own):
+        return {"state": "running"} | (listed if own else {})
+    if end and end["error"] and not end["error"].startswith(("not started", "stopped")):
+        return _ended("failed", end["error"], may_heal(end["error"]), alive)
+    if end:
+        return {"state": "running"} if alive else {"state": "new", "detail": end["error"]}
+    if held:
+        return {"state": "waiting", "detail": _waits(task, now, mine)} | listed
+    if task is None:  # its driver died before it had handed it over
+        return {"state": "new"}
+    if now and now["state"] == "CANCELLED":
+        return _ended("failed", f"cancelled (SLURM {task})", False, alive)
+    return _ended("lost", _lost(task, now, mine), True, alive)
+
+
+def _found(record: dict, said: dict | None) -> str | None:
+    """The task of a record whose driver died before it could write it down."""
+    job = said["names"].get(record["name"]) if said else None
+    if job is None:
+        return None
+    task = f"{job}_{record['index']}"
+    return task if task in said["tasks"] else job
+
+
+def _ended(kind: str, detail: str, heals: bool, alive: dict | None) -> dict:
+    return {"state": kind, "detail": detail, "heals": heals, "free": alive is None}
+
+
+def _waits(task: str | None, now: dict | None, mine: list[dict]) -> str:
+    if now is None:
+        return f"SLURM {task}; {SILENT}" if task else SILENT
+    if now["state"] == "RUNNING" and mine:
+        return f"attempt {mine[-1]['number']} ended without a word, SLURM {task} goes on"
+    words = {"RUNNING": f"begins on {now['where']}", "PENDING": f"in the queue, {now['reason']}"}
+    return f"SLURM {task}: {words.get(now['state'], now['state'])}"
+
+
+def _lost(task: str | None, now: dict | None, mine: list[dict]) -> str:
+    why = f"SLURM {task} {now['state'] if now else 'is not there any more'}"
+    if now and now["reason"] not in ("", "None"):
+        why += f" {now['reason']}"
+    return f"{attempts.lost(mine[-1])}; {why}" if mine else f"LostRun: {why}"
