@@ -23,7 +23,7 @@ status: .venv/ready ## show each run of STUDY: done, running, failed and why, or
 
 test: .venv/ready ## run the test suite and the linter
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 bench: .venv/ready ## measure training, inference and fixed costs against code in the usual style (SHORT=1: 3 minutes)
 	@$(BIN)/python -m lib.bench $(if $(SHORT),--short)

@@ -193,7 +193,7 @@ def test_what_waits_for_a_failure_has_failed(here, queue):
     assert row(planned, second) == ("failed", f"not started: its source {first} failed")
     assert row(planned, third) == ("failed", f"not started: its source {second} failed")
     finish(planned, second)
-    assert row(planned, third) == ("waiting", f"after {second}")
+    assert row(planned, third) == ("waiting", "")
 
 
 class Seen(Watch):
