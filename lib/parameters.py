@@ -2,6 +2,7 @@
 
 import ast
 import json
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
@@ -267,11 +268,20 @@ def resolve(notebook: str, given: dict[str, Any]) -> dict[str, Any]:
     return {name: ranged.get(name, value) for name, value in values.items()}
 
 
-def one_line(error: ValidationError) -> str:
-    """What was received and what is allowed, of the first thing that pydantic refused."""
+def one_line(error: ValidationError, keys: Mapping[str, Iterable[str]] | None = None) -> str:
+    """What was received and what is allowed, of the first thing that pydantic refused.
+
+    `keys` are those allowed in a table of the file, by its name; "" is the file itself.
+    """
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    *tables, last = map(str, first["loc"] or ("",))
+    where = ".".join((*tables, last))
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = ", ".join((keys or {}).get(".".join(tables), ()))
+        message = f"allowed are {known}" if known else "there is no such key"
+    elif first["type"] in ("model_type", "dict_type", "model_attributes_type"):
+        message = ("" if where else f"received {first['input']!r}, ") + "allowed are lines such as `key: value`"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if not where or where in message:
         return message + more

@@ -85,6 +85,25 @@ def test_what_is_refused_in_one_line(of_user, here, value):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"title": "T", "questions": "Q"}, "questions: received 'Q', allowed are title, question, "),
+        ({"cluster": {"array-limit": 1}}, "cluster.array-limit: received 1, allowed are partition, gres, "),
+        ({"cluster": "gpu"}, "cluster: received 'gpu', allowed are lines such as `key: value`"),
+        (None, "study s: received None, allowed are lines such as `key: value`"),
+    ],
+)
+def test_keys_that_are_allowed_are_named(here, said, message):
+    block = {"notebook": "stub"}
+    whole = {"title": "T", "question": "Q?", "seeds": [1], "blocks": [block]}
+    (here.studies / "s.yaml").write_text(yaml.safe_dump(said and whole | said))
+    with pytest.raises(ValueError, match="^study s: ") as caught:
+        spec.read("s")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_numbers_where_the_cluster_takes_them(of_user):
     of_user("mem: 8000\naccount: 123\nqos: 1\narray_limit: 4")
     found = options(None, {}).model_dump(exclude_none=True)

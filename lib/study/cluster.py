@@ -126,4 +126,4 @@ def _checked(where: str, values: dict) -> Cluster:
     try:
         return Cluster.model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"{where}: {parameters.one_line(error)}") from None
+        raise ValueError(f"{where}: {parameters.one_line(error, {'': Cluster.model_fields})}") from None

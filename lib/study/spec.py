@@ -95,7 +95,8 @@ def read(name: str) -> Study:
     except yaml.YAMLError as error:
         raise ValueError(f"study {name}: not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        raise ValueError(f"study {name}: {parameters.one_line(error)}") from None
+        keys = {"": Study.model_fields, "cluster": Cluster.model_fields}
+        raise ValueError(f"study {name}: {parameters.one_line(error, keys)}") from None
 
 
 def word(study: Study) -> str:
