@@ -115,8 +115,8 @@ def status(study: str) -> widgets.Widget:
 
     def look(_=None) -> None:
         rows = statuses.now(state.load_plan(study))
-        table = pd.DataFrame(rows).to_html(index=False, escape=True, border=0)
-        shown.value = f"{table}<p>{statuses.counts(rows)}</p>"
+        table = pd.DataFrame(rows).to_html(index=False, escape=True, border=0, justify="left")
+        shown.value = f"<p>{statuses.counts(rows)}</p>{table}"
 
     again.on_click(look)
     look()
