@@ -7,7 +7,7 @@ ACTIVE = re.compile(r"([\\`*_{}\[\]<>#$@~^|!&]|:(?=\S))")
 TAG = r"<(?=[A-Za-z/!?])"
 # What keeps its own `<`: an escaped character and a code span; in maths a blank after it changes nothing.
 PIECES = re.compile(
-    rf"(?P<kept><span>\\[$\\]</span>|\\[!-/:-@\[-`{{-~]|(?<!`)(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`))"
+    rf"(?P<kept><span>\\[$\\]</span>|\\[!-/:-@\[-`{{-~]|(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n\s*\n).)*?(?<!`)(?P=ticks)(?!`))"
     rf"|(?P<maths>\$\$.+?\$\$|\$(?=\S)[^$]*?(?<=[^\s\\])\$)|{TAG}",
     re.S,
 )

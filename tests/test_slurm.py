@@ -144,6 +144,8 @@ def test_kernel_killed_process_killed_one_cancelled_and_a_full_disk(sweep):
         assert before.items() <= sweep.done("s").items()
         assert len(sweep.done("s")) == 4
         assert not (sweep.runs / "s" / runs.ATTEMPTS).exists()
+    if not fill:
+        pytest.skip("nothing can be mounted here: all but a full disk was shown")
 
 
 def _killed_and_cancelled(sweep):

@@ -152,7 +152,7 @@ def test_an_impatient_interrupt_is_one(here, count, gap_s):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
         driver.send_signal(number)
         time.sleep(gap_s)
-    _, err = driver.communicate(timeout=60)
+    _, err = driver.communicate(timeout=PATIENCE_S)
     assert (driver.returncode, err) == (130, "interrupted: finished runs are kept, start again to go on\n")
     assert len(children) == 2
     assert gone(children)

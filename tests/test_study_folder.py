@@ -135,6 +135,41 @@ def test_a_retry_does_not_wait_for_what_its_own_driver_could_not_remove(planned,
     assert not (here.runs / "s" / runs.ATTEMPTS).exists()
 
 
+@pytest.mark.parametrize("fails", [True, False])
+def test_nobody_elses_attempt_is_removed(planned, here, notebook, monkeypatch, fails):
+    """One that begins just when another is published, and would be given its number."""
+    run, publish, begun = planned["runs"][0], attempt.publish, []
+
+    def published(*where):
+        publish(*where)
+        begun.append(attempts.begin("s", run["id"]))
+
+    def dies(*_, **__):
+        raise ValueError("no")
+
+    monkeypatch.setattr(attempt, "publish", published)
+    if fails:
+        monkeypatch.setattr(attempt, "execute_notebook", dies)
+    assert attempt.attempt(planned, run, 1, 0, threading.Event()) == ("ValueError: no" if fails else None)
+    assert begun[0].is_dir()
+    attempts.end(begun[0])
+    assert not begun[0].exists()
+
+
+def test_a_failure_beside_a_result_is_none(planned, here, notebook, monkeypatch):
+    """Of two attempts at a run one fails when the other is done already."""
+    run, real = planned["runs"][0], attempt.execute_notebook
+
+    def late(*given, **named):
+        monkeypatch.setattr(attempt, "execute_notebook", real)
+        assert attempt.attempt(planned, run, 1, 0, threading.Event()) is None
+        raise ValueError("no")
+
+    monkeypatch.setattr(attempt, "execute_notebook", late)
+    assert attempt.attempt(planned, run, 1, 0, threading.Event()) is None
+    check_whole(here.runs / "s" / run["id"])
+
+
 def test_an_attempt_that_cannot_begin_is_its_runs_error_only(planned, here, notebook, monkeypatch):
     first, second = planned["runs"]
     real = attempts.write_json

@@ -11,7 +11,7 @@ from itertools import count
 from types import SimpleNamespace
 
 import pytest
-from stub_study import ROOT
+from stub_study import ROOT, until
 from submitit.core.utils import UncompletedJobError
 
 from lib import files, runs
@@ -468,6 +468,43 @@ def warn() -> None:
         time.sleep(0.01)
 
 
+def test_a_failure_that_came_after_the_task_counts(planned, here, queue):
+    """Of another engine, or of the task itself that died before it could say so; an older one does not."""
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    folder = here.runs / "s" / RUN
+    files.write_json(folder / runs.ERROR, {"error": "ValueError: no"})
+    record = {"run": RUN, "number": 1, "host": "h", "process": 1, "born": 0.0}
+    queue["5_0"] = "NODE_FAIL"
+    for others in ({"slurm": None, "started_utc": "2999"}, {"slurm": "5_0", "started_utc": "1999"}):
+        files.write_json(folder / attempts.ATTEMPT, record | others)
+        assert row(planned) == ("failed", "ValueError: no")
+        assert not judgement.judged(planned, planned["runs"])[RUN]["heals"]
+    files.write_json(folder / attempts.ATTEMPT, record | {"slurm": None, "started_utc": "1999"})
+    assert row(planned)[0] == "lost"
+    files.write_json(folder / attempts.ATTEMPT, record | {"slurm": None, "started_utc": "2999"})
+    queue["5_0"] = "PENDING"
+    assert row(planned)[0] == "waiting", "SLURM will execute it"
+
+
+def test_what_slurm_may_execute_of_other_plans_is_held(planned, queue):
+    for number, run in enumerate((RUN, "stub-nameb-seed7", "stub-namec-seed7")):
+        jobs.write("s", run, f"s-{number}", 0, f"{number}_0")
+    queue |= {"0_0": "SUSPENDED", "1_0": "SUSPENDED", "2_0": "COMPLETED"}
+    assert judgement.held("s") == {RUN, "stub-nameb-seed7"}
+    queue[None] = True
+    assert judgement.held("s") == {RUN, "stub-nameb-seed7", "stub-namec-seed7"}
+    assert judgement.held("nothing") == set()
+
+
+def test_an_attempt_of_nobody_known_is_not_that_of_a_task_without_a_number(planned, queue, monkeypatch):
+    jobs.write("s", RUN, "s-1", 0)
+    work = attempts.begin("s", RUN)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "another")
+        assert row(planned)[0] == "running"
+    attempts.end(work)
+
+
 def test_a_task_without_its_source_says_so(planned, here, in_task):
     Task("s", "s-1", [planned["runs"][1] | {"sources": [RUN]}])()
     assert ended(OTHER)["error"] == f"not started: its source {RUN} is not done"
@@ -505,7 +542,7 @@ def test_after_the_last_requeue_the_run_has_failed(planned, queue, in_task, monk
     def execute(planned, run, *_):
         warn()
         queue["5_1"] = "TIMEOUT"
-        assert row(planned)[0] == "failed"
+        until(lambda: row(planned)[0] == "failed")
         assert "a longer --time is needed" in row(planned)[1]
         assert not judgement.judged(planned, planned["runs"])[RUN]["heals"]
 

@@ -154,17 +154,20 @@ def test_arrays_of_a_cluster_that_wants_them_small(planned, handed, tmp_path, mo
     assert [groups for groups, *_ in handed] == [[[name("a")], [name("b")]], [[name("c")]]]
 
 
+GENERAL = (
+    "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+)
 # Takes arrays of two tasks at most, and three tasks in all.
-LIMITED = """
+LIMITED = f"""
 n=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
-n=$((${n:-0} + 1))
-had=$(cat "${0%/*}/had" 2>/dev/null || echo 0)
+n=$((${{n:-0}} + 1))
+had=$(cat "${{0%/*}}/had" 2>/dev/null || echo 0)
 if [ $n -gt 2 ] || [ $((had + n)) -gt 3 ]; then
     echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2
-    echo 'sbatch: error: Batch job submission failed: Job violates accounting/QOS policy' >&2
+    echo "sbatch: error: {GENERAL}" >&2
     exit 1
 fi
-echo $((had + n)) > "${0%/*}/had"
+echo $((had + n)) > "${{0%/*}}/had"
 echo "Submitted batch job 1$had"
 """
 
@@ -181,6 +184,15 @@ def test_a_limit_of_jobs_leaves_the_rest_for_later(planned, here, tmp_path, monk
     assert not [path.name for path in private.place("s").glob("*.pkl") if "_" not in path.name]
     (tmp_path / "had").unlink()
     assert submit.submit(planned, alone[3:], {}, Cluster())[1] is None
+
+
+@pytest.mark.parametrize("limit", ["QOSMaxWallDurationPerJobLimit", "QOSMaxCpuPerJobLimit"])
+def test_a_limit_that_does_not_pass_is_an_error(planned, tmp_path, monkeypatch, limit):
+    lines = "; ".join(f'echo "sbatch: error: {text}" >&2' for text in (limit, GENERAL))
+    programs(tmp_path, monkeypatch, sbatch=f"{lines}; exit 1", scontrol="exit 1")
+    with pytest.raises(RuntimeError, match=f"^sbatch refused: sbatch: error: {limit}$"):
+        submit.submit(planned, planned["runs"][:3], {}, Cluster())
+    assert jobs.records("s", [run["id"] for run in planned["runs"]]) == {}
 
 
 def test_what_is_left_for_later_is_said(planned, tmp_path, monkeypatch, capsys):

@@ -81,7 +81,11 @@ def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=CODES)
     command.add_argument("name", metavar="NAME", help="a file studies/NAME.yaml, such as quick")
     command.add_argument(
-        "--seeds", type=_seed, nargs="+", metavar="SEED", help="in place of those in the study file or of the last run"
+        "--seeds",
+        type=_seed,
+        nargs="+",
+        metavar="SEED",
+        help="in place of the file's, or of the last run's or report's",
     )
     return command
 
@@ -125,7 +129,7 @@ def run_on_slurm(planned: dict, given: argparse.Namespace, console: Console) -> 
     try:
         with _progress(console) as bar:
             task = bar.add_task("starting", total=len(planned["runs"]), completed=done, left="")
-            watch = _Watch(planned, missing, options.array_limit, console, bar, task)
+            watch = _Watch(planned, missing, options.array_limit, console, bar, task, here=False)
             errors = slurm.run_study(planned, options, watch, detach)
     except KeyboardInterrupt:
         console.print("What SLURM has goes on; scancel ends it, and another run picks it up.")
@@ -165,8 +169,8 @@ def _say_errors(planned: dict, errors: dict[str, str], console: Console) -> int:
 class _Watch:
     """Turns what the executor reports into lines and a progress bar with an honest time left."""
 
-    def __init__(self, planned, missing, jobs, console, bar, task):
-        self.planned, self.open, self.jobs = planned, list(missing), jobs
+    def __init__(self, planned, missing, jobs, console, bar, task, here=True):
+        self.planned, self.open, self.jobs, self.here = planned, list(missing), jobs, here
         self.console, self.bar, self.task = console, bar, task
         self.running: dict[str, float] = {}
         self.rows: dict[str, TaskID] = {}
@@ -184,7 +188,7 @@ class _Watch:
         if run["id"] in self.rows:
             self.bar.remove_task(self.rows.pop(run["id"]))
         self._show()
-        took = f"{time.monotonic() - since:.1f} s" if since else "done by another process"
+        took = f"{time.monotonic() - since:.1f} s" if since else "done"
         verdict = f"FAILED, {error}" if error else took
         count = f"[{len(self.planned['runs']) - len(self.open)}/{len(self.planned['runs'])}]"
         self.console.print(f"{count} {run['id']}: {verdict}{self._left()}", markup=False, highlight=False)
@@ -205,7 +209,8 @@ class _Watch:
         """How far each running training is: a row of its own, or where no terminal shows it, a line each minute."""
         tell = not self.console.is_terminal and time.monotonic() - self.told >= TELL_EVERY_S
         said = {one["run"]: one["progress"] or "started" for one in attempts.under_way(self.planned["study"])}
-        for identifier, text in (dict.fromkeys(self.running, HELD) | said).items():
+        waiting = dict.fromkeys(self.running if self.here else (), HELD)
+        for identifier, text in (waiting | said).items():
             if identifier in self.rows:
                 self.bar.update(self.rows[identifier], description=f"  {identifier}: {text}")
             if tell:

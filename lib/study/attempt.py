@@ -130,15 +130,17 @@ def attempt(
         if error:
             (work / runs.METRICS).unlink(missing_ok=True)
             write_json(work / runs.ERROR, {"error": error})
+            attempts.failed(planned["study"], run["id"], number, error)  # first: then its number is not free again
         publish(work, study / run["id"])
-        attempts.drop_states(planned["study"], run["id"])
     except OSError as full:  # a full disk also keeps the error from being written
         error = error or explain(full)
-    if error:
         with contextlib.suppress(OSError):
             attempts.failed(planned["study"], run["id"], number, error)
-    attempts.end(work)
-    return error
+        attempts.end(work)
+        return error
+    attempts.end(work, published=True)
+    attempts.drop_states(planned["study"], run["id"])
+    return None if state.of(planned, run) == "done" else error  # of two attempts the other may have got there
 
 
 def publish(work: Path, directory: Path) -> bool:

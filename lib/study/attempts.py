@@ -163,10 +163,11 @@ def _clear_unrecorded(folder: Path, spare: Collection[str]) -> None:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def end(work: Path) -> None:
-    """This process's attempt has come to its end; remove its folder where that has not been published."""
+def end(work: Path, published: bool = False) -> None:
+    """This process's attempt has come to its end; remove its folder, unless it was published and is somebody else's."""
     _OURS.discard(work)
-    shutil.rmtree(work, ignore_errors=True)
+    if not published:
+        shutil.rmtree(work, ignore_errors=True)
     _remove_empty(work.parent)
 
 
@@ -219,7 +220,8 @@ def _system() -> str:
 
 def _born(process: psutil.Process) -> float:
     """Seconds from the system's start to the process's, as create_time has it before it adds the clock's time."""
-    return process.create_time() - psutil.boot_time()
+    started = psutil.boot_time()
+    return process.create_time() - started
 
 
 def _alive(folder: Path, record: dict, clock: float) -> bool:

@@ -12,6 +12,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from lib import machine, markup
+from lib.command import uninterrupted
 from lib.files import write_text
 from lib.study import attempts, judgement, quiet, state
 from lib.study.attempt import GPUS, attempt
@@ -128,14 +129,14 @@ def run_study(
         held.enter_context(_only_driver(planned, watch.waits))
         state.check(planned)
         state.save(planned)
-        attempts.clear(planned["study"], judgement.held(planned))
+        attempts.clear(planned["study"], judgement.held(planned["study"]))
         attempts.forget(planned["study"])
         waiting = [run for run in planned["runs"] if state.of(planned, run) != "done"]
         nursery = nursery or held.enter_context(warm(len(waiting)))
         try:
             return _Driver(planned, waiting, places, watch, nursery, retries).drive()
         finally:
-            attempts.clear(planned["study"], judgement.held(planned))
+            attempts.clear(planned["study"], judgement.held(planned["study"]))
 
 
 class _Driver:
@@ -263,12 +264,24 @@ def _only_driver(planned: dict, on_wait: Callable[[str], None]):
         lock.release()
 
 
+def stoppable(call: Callable, *arguments):
+    """`call(*arguments, stopping)` in a thread: Ctrl-C would leave papermill's event loop with its work half done."""
+    stopping, begun = threading.Event(), []
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            begun.append(pool.submit(call, *arguments, stopping))
+            return begun[0].result()
+        finally:
+            stop(begun, stopping)
+
+
 def stop(begun: Iterable[Future], stopping: threading.Event) -> None:
     """Have these attempts, which heed `stopping`, end without a result, and wait until they have."""
     stopping.set()
-    # again and again: a kernel may be about to start
-    while wait(begun, timeout=0.2).not_done:
-        stop_kernels()
+    with uninterrupted():
+        # again and again: a kernel may be about to start
+        while wait(begun, timeout=0.2).not_done:
+            stop_kernels()
 
 
 def stop_kernels(grace_s: float = 2.0) -> None:

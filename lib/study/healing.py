@@ -7,13 +7,12 @@ HEALING += ("BlockingIOError", "ConnectionResetError", "BrokenPipeError", "Runti
 HEALING += ("RuntimeError: Kernel", "LostRun")
 
 
-def may_heal(error: Exception | str | None) -> bool:
-    """Whether a run that ended so may succeed when it is tried again: a kernel that died, memory that was short.
+def may_heal(error: str) -> bool:
+    """Whether a run that ended with this line of `explain` may succeed another time: a kernel died, memory was short.
 
     An error that the notebook itself raised, such as a ValueError for a bad parameter, comes again.
     """
-    text = error if isinstance(error, str) else explain(error) if error else ""
-    return text.startswith(HEALING)
+    return error.startswith(HEALING)
 
 
 def explain(error: Exception) -> str:

@@ -8,6 +8,7 @@ from lib.study import attempts, jobs, squeue, state
 from lib.study.healing import may_heal
 
 SILENT = "SLURM does not answer here"
+OVER = {"state": "COMPLETED"}  # of a task that SLURM no longer knows
 
 
 def queued(planned: dict) -> dict[str, dict]:
@@ -20,12 +21,12 @@ def queued(planned: dict) -> dict[str, dict]:
     }
 
 
-def held(planned: dict) -> set[str]:
-    """The runs that SLURM may still execute, whatever their attempts say: a task can be suspended."""
-    if not jobs.folder(planned["study"]).is_dir():
-        return set()
-    missing = [run for run in planned["runs"] if state.of(planned, run) != "done"]
-    return {run for run, now in judged(planned, missing).items() if now["held"]}
+def held(study: str) -> set[str]:
+    """The runs of any plan of the study that SLURM may still execute, however silent: a task can be suspended."""
+    given = [path.stem for path in jobs.folder(study).glob("*.json")]
+    records = jobs.records(study, [run for run in given if state.of({"study": study}, {"id": run}) != "done"])
+    said = squeue.look(records)
+    return {run for run, record in records.items() if _held(_known(record, said), said)}
 
 
 def judged(planned: dict, chosen: list[dict]) -> dict[str, dict]:
@@ -49,13 +50,33 @@ def judged(planned: dict, chosen: list[dict]) -> dict[str, dict]:
     for identifier, run in ((run["id"], run) for run in chosen):
         record = records.get(identifier)
         if record:
-            record = record | {"task": record["task"] or _found(record, said)}
+            record = _known(record, said)
         end = jobs.ended(study, identifier, record) if record else None
         now = said["tasks"].get(record["task"]) if record and said else None
-        held = record is not None and (said is None or (now is not None and now["state"] not in squeue.FINAL))
+        held = record is not None and _held(record, said)
+        if record and not end:
+            end = _own_failure(planned, run, record, held and now is not None)
         verdict = _judge(state.of(planned, run), record, end, mine.get(identifier, []), now, held)
         found[identifier] = verdict | {"held": held}
     return found
+
+
+def _held(record: dict, said: dict | None) -> bool:
+    """Whether SLURM may still execute the task of the record."""
+    return said is None or said["tasks"].get(record["task"], OVER)["state"] not in squeue.FINAL
+
+
+def _own_failure(planned: dict, run: dict, record: dict, listed: bool) -> dict | None:
+    """What the folder of the run says of a failure that is not older than the record; None if SLURM goes on with it.
+
+    Of a task that died before it could say so, or of an attempt that came after the task, in another engine.
+    """
+    if listed or state.of(planned, run) != "failed":
+        return None
+    made = attempts.read(state.folder(planned) / run["id"]) or {}
+    same = record["task"] is not None and made.get("slurm") == record["task"]
+    newer = str(made.get("started_utc", "")) > str(record.get("submitted_utc", ""))
+    return {"error": state.reason(planned, run)} if same or newer else None
 
 
 def _judge(made: str, record: dict | None, end: dict | None, mine: list[dict], now: dict | None, held: bool) -> dict:
@@ -66,7 +87,7 @@ def _judge(made: str, record: dict | None, end: dict | None, mine: list[dict], n
         return {"state": "running"} if alive else {"state": "new"}
     task = record["task"]
     listed = {"record": record} if held and now else {}
-    own = alive and alive.get("slurm") == task
+    own = alive and task is not None and alive.get("slurm") == task
     here = alive and attempts.here(alive)  # our own system knows better than SLURM
     if alive and (here or held or not own):
         return {"state": "running"} | (listed if own else {})
@@ -81,6 +102,11 @@ def _judge(made: str, record: dict | None, end: dict | None, mine: list[dict], n
     if now and now["state"] == "CANCELLED":
         return _ended("failed", f"cancelled (SLURM {task})", False, alive)
     return _ended("lost", _lost(task, now, mine), True, alive)
+
+
+def _known(record: dict, said: dict | None) -> dict:
+    """The record with the task that it had not been told."""
+    return record | {"task": record["task"] or _found(record, said)}
 
 
 def _found(record: dict, said: dict | None) -> str | None:

@@ -2,12 +2,11 @@
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 from lib import machine
 from lib.study import attempts, quiet, state
 from lib.study.attempt import GPUS, attempt
-from lib.study.execute import stop
+from lib.study.execute import stoppable
 
 
 def execute_runs(planned: dict, names: list[str], threads: int | None = None) -> dict[str, str]:
@@ -30,20 +29,9 @@ def execute_runs(planned: dict, names: list[str], threads: int | None = None) ->
         state.save(planned)
     errors = {}
     for name in names:
-        if error := _stoppable(planned, known[name], threads):
+        if error := stoppable(execute_run, planned, known[name], threads):
             errors[name] = error
     return errors
-
-
-def _stoppable(planned: dict, run: dict, threads: int | None) -> str | None:
-    """`execute_run` in a thread, because Ctrl-C would leave papermill's event loop with its work half done."""
-    stopping = threading.Event()
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(execute_run, planned, run, threads, stopping)
-        try:
-            return future.result()
-        finally:
-            stop([future], stopping)
 
 
 def execute_run(

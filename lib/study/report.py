@@ -10,6 +10,7 @@ from lib.report import parts
 from lib.report.typeset import export
 from lib.study import reference, state
 from lib.study.attempt import execute_notebook
+from lib.study.execute import stoppable
 from lib.study.healing import explain
 from lib.study.nursery import Nursery
 
@@ -48,7 +49,7 @@ def _typeset(planned: dict, parameters: dict, figures: Path, nursery: Nursery | 
     with FileLock(figures / ".lock"):
         try:
             write_json(fitted, parts.fitting(read_json(notebook), summary.parts(planned)))
-            execute_notebook(fitted, executed, parameters, machine.cores(), nursery)
+            stoppable(lambda _: execute_notebook(fitted, executed, parameters, machine.cores(), nursery))
         except Exception as error:
             raise RuntimeError(f"the summary failed, see {executed}: {explain(error)}") from error
         finally:

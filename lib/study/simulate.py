@@ -29,9 +29,10 @@ def longest_s(planned: list[dict], seconds: dict[str, float], fixed_s: float = 0
 
 
 def taken_s(planned: dict) -> dict[str, float]:
-    """Run -> seconds that it took, of the finished runs of the plan."""
+    """Run -> seconds that it took, of the finished runs of the plan that say so."""
     done = [run["id"] for run in planned["runs"] if state.of(planned, run) == "done"]
-    return {name: state.took_s(state.folder(planned) / name) for name in done}
+    found = {name: state.took_s(state.folder(planned) / name) for name in done}
+    return {name: seconds for name, seconds in found.items() if seconds is not None}
 
 
 def among(planned: dict, names: set[str]) -> list[dict]:

@@ -10,7 +10,7 @@ from filelock import FileLock
 from lib.study import attempts, jobs, private, squeue, state
 from lib.study.cluster import Cluster
 from lib.study.execute import RETRIES, Watch, drop_orphans
-from lib.study.judgement import judged
+from lib.study.judgement import held, judged
 from lib.study.submit import submit
 
 POLL_S, POLL_MOST_S = 2.0, 15.0  # SLURM is asked less often while nothing changes
@@ -49,7 +49,7 @@ def run_study(
     if not detach:
         driver.follow()
     if not driver.open:
-        attempts.clear(planned["study"])
+        attempts.clear(planned["study"], spare=held(planned["study"]))
     _tidy(planned)
     return driver.errors
 
@@ -84,7 +84,7 @@ class _Driver:
     def turn(self, first: bool = False) -> bool:
         """Look at every open run once, and hand over those that nobody has; return whether there was anything new.
 
-        A first look forgets earlier failures.
+        A first look forgets earlier failures, unless SLURM already has runs of the study.
         """
         study, found = self.planned["study"], judged(self.planned, self.open)
         changed, self.found = found != self.found, found
@@ -102,7 +102,7 @@ class _Driver:
 
     def _hand_over(self, chosen: list[dict], found: dict[str, dict]) -> None:
         """What SLURM may still execute keeps its attempts, however silent they are: a task can be suspended."""
-        attempts.clear(self.planned["study"], spare=[run for run, now in found.items() if now["held"]])
+        attempts.clear(self.planned["study"], spare=held(self.planned["study"]))
         having = {run: now["record"] for run, now in found.items() if "record" in now}
         made, refused = submit(self.planned, chosen, having, self.options)
         for job, runs in made.items():
@@ -165,7 +165,8 @@ def _record(study: str, run: str, error: str) -> None:
     """Add a lost attempt to those that count, under its own number or that of an attempt that never began."""
     dead = [one["number"] for one in attempts.under_way(study) if one["run"] == run]
     known = [one["number"] for one in attempts.tries(study, run)]
-    attempts.failed(study, run, max(dead, default=max(known, default=0) + 1), error)
+    with contextlib.suppress(OSError):  # on a full disk this driver's own count has to do
+        attempts.failed(study, run, max(dead, default=max(known, default=0) + 1), error)
 
 
 def _tidy(planned: dict) -> None:

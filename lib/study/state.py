@@ -28,7 +28,7 @@ def plan(name: str, seeds: list[int] | None = None) -> dict:
 
 
 def seeds(name: str) -> list[int] | None:
-    """The seeds that the last start of the study received in place of those in its file; None if it received none."""
+    """The seeds that the last run or report of the study received in place of its file's; None if it received none."""
     kept = read_known(paths.RUNS / paths.inside("study", name) / PLAN, seeds=list)
     return kept["seeds"] if kept and all(isinstance(seed, int) and seed >= 0 for seed in kept["seeds"]) else None
 
@@ -68,7 +68,8 @@ def of(planned: dict, run: dict) -> str:
 
 def reason(planned: dict, run: dict) -> str:
     """Why a failed run failed, in one line."""
-    return markup.line(read_json(folder(planned) / run["id"] / runs.ERROR).get("error", "it does not say why"))
+    said = read_known(folder(planned) / run["id"] / runs.ERROR, error=str)
+    return markup.line(said["error"]) if said else "it does not say why"
 
 
 def gaps(planned: dict) -> dict[str, str]:
@@ -122,18 +123,20 @@ def seconds_each(planned: dict, open_runs: list[dict]) -> dict[str, float | None
     """Run id -> seconds that it may take, as its like took; None where no like run has finished."""
     known: dict[tuple, list[float]] = {}
     for run in planned["runs"]:
-        if of(planned, run) == "done":
-            seconds = took_s(folder(planned) / run["id"])
+        if of(planned, run) == "done" and (seconds := took_s(folder(planned) / run["id"])):
             known.setdefault(_like(run), []).append(seconds / _epochs(run))
     middle = {like: median(seconds) for like, seconds in known.items()}
     return {run["id"]: middle[_like(run)] * _epochs(run) if _like(run) in middle else None for run in open_runs}
 
 
 @cache  # the driver asks at every start and end of a run, and a finished run stays as it is
-def took_s(directory: Path) -> float:
-    """Seconds that a finished run took; of one that went on from a checkpoint, those of its training."""
-    metrics = read_json(directory / runs.METRICS)
-    return max(metrics["wall_s"], metrics.get("train_s") or 0.0)
+def took_s(directory: Path) -> float | None:
+    """Seconds that a finished run took; of one that went on from a checkpoint, those of its training.
+
+    None where its metrics do not say.
+    """
+    metrics = read_known(directory / runs.METRICS, wall_s=int | float)
+    return max(metrics["wall_s"], metrics.get("train_s") or 0.0) if metrics else None
 
 
 def _like(run: dict) -> tuple:

@@ -23,7 +23,7 @@ AT_ONCE = 256  # tasks of an array
 
 # Of sbatch's refusals, those that pass: a limit of jobs at once (such as QOSMaxSubmitJobPerUserLimit or MaxJobCount),
 # and a controller that is busy or being restarted, which may have taken the job all the same.
-LIMIT = re.compile(r"MaxSubmit|MaxJobCount|job submit limit|temporarily unable")
+LIMIT = re.compile(r"(Max|Grp)Submit|MaxJobCount|temporarily unable")
 BUSY = re.compile(r"timed out|Unable to contact slurm controller")
 
 
@@ -164,7 +164,7 @@ def parameters(name: str, after: tuple[str, ...], exclusive: bool, options: Clus
 
 
 def _said(error: Exception) -> str:
-    """sbatch's own words are the last that submitit passes on; of a limit it names which one in another line."""
+    """sbatch's own words are the last that submitit passes on; which limit it is stands before the general line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = [line for line in lines if "sbatch: error" in line] or lines or [type(error).__name__]
-    return next((line for line in said if LIMIT.search(line)), said[-1])
+    return ([line for line in said if "Batch job submission failed" not in line] or said)[-1]
