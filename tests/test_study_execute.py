@@ -11,10 +11,11 @@ import time
 
 import pytest
 from filelock import FileLock
+from jupyter_core.utils import ensure_event_loop
 from stub_study import PATIENCE_S, gone, kernels, until
 
 from lib import machine, paths, runs
-from lib.study import execute, state
+from lib.study import attempt, execute, state
 from lib.study.__main__ import main
 
 TWO = [None, None]  # places of two runs at once on a machine without a GPU
@@ -72,8 +73,8 @@ def test_failing_cell_and_killed_kernel_leave_the_others(here, capsys):
     here.write("s", names("bad"), names("good"), names("a", act="wait"))  # `bad` repaired
     driver = here.start("run", "s", "--jobs", "2")
     until(lambda: len(here.done("s")) == 2)
-    for attempt in range(1 + execute.RETRIES):
-        until(lambda attempt=attempt: here.executed().count("stub-namea-seed1") == 1 + attempt)
+    for number in range(1 + execute.RETRIES):
+        until(lambda number=number: here.executed().count("stub-namea-seed1") == 1 + number)
         (kernel,) = kernels(driver)
         kernel.kill()
         kernel.wait()
@@ -313,3 +314,14 @@ def test_what_is_done_is_not_done_again(here, monkeypatch):
         (folder.with_name(f"stub-name{part}-seed1") / runs.RUN).write_text(json.dumps({"parameters": values}))
     assert execute.run_study(state.plan("s"), TWO) == {}
     assert sorted(watched.order) == ["stub-namea-seed1", "stub-nameb-seed1"]
+
+
+def test_a_thread_leaves_no_event_loop_open(here, monkeypatch):
+    """nbclient makes one for each thread that has none."""
+    made = []
+    monkeypatch.setattr(attempt.papermill, "execute_notebook", lambda *_, **__: made.append(ensure_event_loop()))
+    execute.stoppable(lambda _: attempt.execute_notebook(here.root / "a.ipynb", here.root / "b.ipynb", {}))
+    assert [loop.is_closed() for loop in made] == [True]
+    attempt.execute_notebook(here.root / "a.ipynb", here.root / "b.ipynb", {})
+    assert not made[1].is_closed(), "that of the main thread may be somebody else's"
+    made[1].close()

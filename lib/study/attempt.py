@@ -11,6 +11,7 @@ import time
 import warnings
 from pathlib import Path
 
+from jupyter_core.utils import ensure_event_loop
 from traitlets.config import Config
 
 from lib import paths, runs
@@ -69,18 +70,29 @@ def execute_notebook(
     environment = {**os.environ, **env}
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    papermill.execute_notebook(
-        str(source),
-        str(target),
-        parameters=parameters,
-        engine_name="workbench",
-        kernel_name="python3",
-        cwd=str(paths.ROOT),
-        progress_bar=False,
-        env=environment,
-        log=target.with_name(LOG),
-        nursery=nursery,
-    )
+    with _own_loop_closed():
+        papermill.execute_notebook(
+            str(source),
+            str(target),
+            parameters=parameters,
+            engine_name="workbench",
+            kernel_name="python3",
+            cwd=str(paths.ROOT),
+            progress_bar=False,
+            env=environment,
+            log=target.with_name(LOG),
+            nursery=nursery,
+        )
+
+
+@contextlib.contextmanager
+def _own_loop_closed():
+    """Close the event loop that nbclient makes in a thread and leaves open; that of the main thread may be others'."""
+    try:
+        yield
+    finally:
+        if threading.current_thread() is not threading.main_thread():
+            ensure_event_loop().close()
 
 
 def attempt(
