@@ -23,9 +23,8 @@ from lib.study import attempts, jobs
 from lib.study.healing import explain
 from lib.study.one import execute_run
 
-SAVED_WITHIN_S = (
-    45.0  # of the 90 s that are left, for the training's next step; what cannot save, such as a timing, is begun again
-)
+# of the 90 s that are left, for the training's next step; what cannot save, such as a timing, is begun again
+SAVED_WITHIN_S = 45.0
 LOOK_AGAIN_S = 0.2
 REQUEUES = 10  # after the time limit: a run that never comes to an end does not stay for ever
 
