@@ -121,7 +121,7 @@ def _whole_epochs(ax, epochs: pd.Series) -> None:
 def _clip_losses(ax, quantity: str) -> None:
     # one diverged test loss would flatten all others; four times chance (ln 10) is as bad as a reader needs
     if quantity == "loss" and ax.get_ylim()[1] > 9.2:
-        ax.set_ylim(top=9.2)
+        ax.set_ylim(0, 9.2)  # the margin below was that of the diverged one
         ax.set_title("losses above 9.2 are cut off", fontsize=7, loc="right", pad=2)
 
 
