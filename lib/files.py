@@ -28,6 +28,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """What lies in `folder` and fits `pattern`, sorted; nothing where there is no folder, or where it goes meanwhile.
+
+    Before Python 3.13, `Path.glob` raises where another process removes the folder between two looks of it.
+    """
+    try:
+        return sorted(folder.glob(pattern))
+    except FileNotFoundError:
+        return []
+
+
 def write_text(path: str | Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lib import machine, parameters, paths
-from lib.files import read_json, replacing, write_json
+from lib.files import listed, read_json, replacing, write_json
 
 RUN, METRICS, ERROR, NOTEBOOK = "run.json", "metrics.json", "error.json", "notebook.ipynb"
 NEIGHBOURS = "WORKBENCH_NEIGHBOURS"  # environment variable by which a study tells how many others run
@@ -172,7 +172,7 @@ def study_of(run: Run) -> str:
 
 def finished(folder: Path) -> list[Path]:
     """The finished run directories in `folder`, by name."""
-    return sorted(path.parent for path in folder.glob(f"[!.]*/{METRICS}"))
+    return sorted(path.parent for path in listed(folder, f"[!.]*/{METRICS}"))
 
 
 def facts(study: str, run: str) -> dict:

@@ -65,3 +65,11 @@ def test_damaged_json_is_named(tmp_path, content):
         files.read_json(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_lies_in_a_folder_is_listed_by_name_and_one_that_is_not_there_is_empty(tmp_path):
+    for name in ("b.json", "a.json", ".c.json", "d"):
+        (tmp_path / name).touch()
+    assert [path.name for path in files.listed(tmp_path, "[!.]*.json")] == ["a.json", "b.json"]
+    assert files.listed(tmp_path / "gone", "*") == []
+    assert files.listed(tmp_path / "d", "*") == []

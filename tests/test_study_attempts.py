@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import threading
 
 import psutil
@@ -42,18 +43,28 @@ def test_attempts_have_numbers_of_their_own(planned):
     assert attempts.begin("s", RUN).name == f"{RUN}.13"
 
 
-def test_attempts_begin_while_others_end(planned):
+@pytest.fixture
+def hasty():
+    """Threads take turns so often that what may come between two looks at a folder does come."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def test_attempts_begin_and_are_looked_at_while_others_end(planned, hasty):
     """The last that ends takes the folder of all of them along."""
     raised = []
 
-    def work(run: str) -> None:
+    def repeat(act) -> None:
         try:
-            for _ in range(100):
-                attempts.end(attempts.begin("s", run))
+            for _ in range(300):
+                act()
         except OSError as error:
             raised.append(error)
 
-    threads = [threading.Thread(target=work, args=[name]) for name in ("a", "a", "b", "b")]
+    acts = [lambda run=run: attempts.end(attempts.begin("s", run)) for run in ("a", "a", "b", "b")]
+    threads = [threading.Thread(target=repeat, args=[act]) for act in (*acts, lambda: attempts.under_way("s"))]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from lib import markup, paths, progress, runs
-from lib.files import read_known, write_json
+from lib.files import listed, read_known, write_json
 
 TRIES = ".tries"
 ATTEMPT, BEAT = "attempt.json", "beat"
@@ -39,21 +39,28 @@ def begin(study: str, run: str, **facts) -> Path:
     while True:
         work = folder / f"{run}.{number}"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             work.mkdir()
             break
-        except FileNotFoundError:  # the last attempt ended, and took the empty folder along
-            continue
         except FileExistsError:
-            if os.path.lexists(folder) and not folder.is_dir():
-                raise
             number += 1
+        except FileNotFoundError:  # the first attempt, or the last one ended just now, and took the empty folder along
+            _make(folder)
     try:
         _write(work, run, number, facts)
     except OSError:
         end(work)
         raise
     return work
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except FileNotFoundError:  # what it lies in has gone, too
+        pass
+    except FileExistsError:
+        if folder.is_symlink():  # to nowhere
+            raise
 
 
 def _write(work: Path, run: str, number: int, facts: dict) -> None:
@@ -90,7 +97,7 @@ def beating(work: Path):
 def under_way(study: str) -> list[dict]:
     """The record of every attempt there is, with `alive` and `progress`, a line or None, in order of run and number."""
     folder = paths.RUNS / study / runs.ATTEMPTS
-    found = [record for work in folder.glob("[!.]*") if (record := _own(work))]
+    found = [record for work in listed(folder, "[!.]*") if (record := _own(work))]
     clock = _clock(folder) if any(not here(record) for record in found) else 0.0
     for record in found:
         record["alive"] = _alive(folder, record, clock)
@@ -120,7 +127,7 @@ def failed(study: str, run: str, number: int, error: str) -> None:
 def tries(study: str, run: str = "*") -> list[dict]:
     """The records of failed attempts (at `run`) since the last start, by number."""
     pattern = "*" if run == "*" else f"{run}.*"
-    files = (paths.RUNS / study / TRIES).glob(f"{pattern}.json")
+    files = listed(paths.RUNS / study / TRIES, f"{pattern}.json")
     found = [one for path in files if (one := read_known(path, run=str, number=int, error=str))]
     return sorted((one for one in found if run in ("*", one["run"])), key=lambda one: (one["run"], one["number"]))
 
@@ -137,7 +144,7 @@ def clear(study: str, spare: Collection[str] = ()) -> list[dict]:
     `lib.study.attempt.publish`, comes back, and states of the trainings of finished runs go.
     """
     folder = paths.RUNS / study / runs.ATTEMPTS
-    for aside in folder.glob(".[!.]*"):
+    for aside in listed(folder, ".[!.]*"):
         name = aside.name[1:].rpartition(".")[0]
         if (aside / runs.METRICS).is_file() and not (folder.parent / name).exists():
             with contextlib.suppress(OSError):
@@ -149,14 +156,14 @@ def clear(study: str, spare: Collection[str] = ()) -> list[dict]:
         shutil.rmtree(folder / _name(record), ignore_errors=True)
     _clear_unrecorded(folder, spare)
     _remove_empty(folder)
-    for states in (folder.parent / runs.CHECKPOINTS).glob("*"):
+    for states in listed(folder.parent / runs.CHECKPOINTS, "*"):
         drop_states(study, states.name)
     return dead
 
 
 def _clear_unrecorded(folder: Path, spare: Collection[str]) -> None:
     """Remove what died between its `mkdir` and its record, or met a full disk there."""
-    found = [work for work in folder.glob("[!.]*") if _own(work) is None]
+    found = [work for work in listed(folder, "[!.]*") if _own(work) is None]
     clock = _clock(folder) if found else 0.0
     for work in found:
         if work.name.rpartition(".")[0] not in spare and _silent(work, clock):
@@ -186,7 +193,7 @@ def _remove_empty(folder: Path) -> None:
 
 def _of(study: str, run: str) -> list[dict]:
     folder = paths.RUNS / study / runs.ATTEMPTS
-    return [record for work in folder.glob(f"{run}.*") if (record := _own(work)) and record["run"] == run]
+    return [record for work in listed(folder, f"{run}.*") if (record := _own(work)) and record["run"] == run]
 
 
 def read(work: Path) -> dict | None:

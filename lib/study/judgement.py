@@ -4,6 +4,7 @@ What a run is stands on the shared folder first: its result, the record of the a
 task said at its end. SLURM is asked about the rest only.
 """
 
+from lib.files import listed
 from lib.study import attempts, jobs, squeue, state
 from lib.study.healing import may_heal
 
@@ -23,7 +24,7 @@ def queued(planned: dict) -> dict[str, dict]:
 
 def held(study: str) -> set[str]:
     """The runs of any plan of the study that SLURM may still execute, however silent: a task can be suspended."""
-    given = [path.stem for path in jobs.folder(study).glob("*.json")]
+    given = [path.stem for path in listed(jobs.folder(study), "*.json")]
     records = jobs.records(study, [run for run in given if state.of({"study": study}, {"id": run}) != "done"])
     said = squeue.look(records)
     return {run for run, record in records.items() if _held(_known(record, said), said)}

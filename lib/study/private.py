@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from lib import paths
+from lib.files import listed
 
 FOLDER = "WORKBENCH_SUBMIT"
 OF_TASK = re.compile(r"(?P<task>\d+(_\d+)?)_(submitted\.pkl|submission\.sh|0_result\.pkl|0_log\.(out|err))")
@@ -40,7 +41,7 @@ def slug(study: str) -> str:
 
 def drop_unsent(where: Path) -> None:
     """Remove what was written for a submission that was refused: it has no number in its name."""
-    for path in (*where.glob(".submission_file_*"), *where.glob("[!_]*.pkl")):
+    for path in (*listed(where, ".submission_file_*"), *listed(where, "[!_]*.pkl")):
         if "_" not in path.name.removeprefix(".submission_file_") and not path.is_symlink():
             path.unlink(missing_ok=True)
 
@@ -48,7 +49,7 @@ def drop_unsent(where: Path) -> None:
 def kept(where: Path) -> dict[str, list[Path]]:
     """Task (123_4, or 123) -> what it read and wrote, and the batch file of its own; of an array that is under 123."""
     found: dict[str, list[Path]] = {}
-    for path in where.glob("*"):
+    for path in listed(where, "*"):
         if match := OF_TASK.fullmatch(path.name):
             found.setdefault(match["task"], []).append(path)
     return found
@@ -63,6 +64,6 @@ def drop(where: Path, tasks: set[str]) -> None:
     arrays = {task.partition("_")[0] for task in tasks if "_" in task}
     for job in arrays - {task.partition("_")[0] for task in left if "_" in task}:
         (where / f"{job}_submission.sh").unlink(missing_ok=True)
-    for link in where.glob(".submission_file_*"):
+    for link in listed(where, ".submission_file_*"):
         if not link.exists():  # it names a batch file
             link.unlink(missing_ok=True)
