@@ -328,12 +328,12 @@ def test_slurm_is_asked_less_often_while_nothing_changes(planned, follow, monkey
                 finish(planned, run)
                 jobs.end("s", run, jobs.records("s", [run])[run]["name"], None)
 
-    def look(*given):
+    def look(*given, judged=judgement.judged):
         looks.append(clock[0])
-        return judgement.judged(*given)
+        return judged(*given)
 
     monkeypatch.setattr(slurm, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep))
-    monkeypatch.setattr(slurm, "judged", look)
+    monkeypatch.setattr(judgement, "judged", look)
     assert follow(lambda *_: None)[0] == {}
     gaps = [after - before for before, after in zip(looks[1:-1], looks[2:-1], strict=False)]
     assert gaps == sorted(gaps)
@@ -394,6 +394,23 @@ def test_what_builds_on_a_run_that_slurm_does_not_have_waits(chained, queue, sba
     assert sbatch == [OTHER]
     assert watch.left == [([OTHER], slurm.OUTSIDE)]
     assert watch.ends == {RUN: None, OTHER: None}
+
+
+@pytest.mark.parametrize("blind", [1, 9])
+def test_nodes_that_see_the_folder_as_it_was_are_not_asked_for_ever(chained, queue, sbatch, monkeypatch, blind):
+    """A task does not find its source, which is done."""
+    finish(chained, RUN)
+    hand_over = submit._submit
+
+    def hand(study, groups, *rest):
+        asked = [[run | {"sources": ["out of sight"]} for run in group] for group in groups]
+        return hand_over(study, asked if len(sbatch) < blind else groups, *rest)
+
+    monkeypatch.setattr(submit, "_submit", hand)
+    why = "not started: its source out of sight is not done"
+    watch = Seen()
+    assert slurm.run_study(chained, Cluster(), watch, retries=2) == ({OTHER: why} if blind > 3 else {})
+    assert sbatch == [OTHER] * min(blind + 1, 3)
 
 
 @pytest.mark.parametrize("said", ["SUSPENDED", "RUNNING", None])
@@ -486,14 +503,17 @@ def test_a_failure_that_came_after_the_task_counts(planned, here, queue):
     assert row(planned)[0] == "waiting", "SLURM will execute it"
 
 
-def test_what_slurm_may_execute_of_other_plans_is_held(planned, queue):
+def test_what_slurm_may_execute_of_other_plans_keeps_its_attempts(planned, queue, monkeypatch):
+    spared = []
+    monkeypatch.setattr(attempts, "clear", lambda study, spare: spared.append(spare))
     for number, run in enumerate((RUN, "stub-nameb-seed7", "stub-namec-seed7")):
         jobs.write("s", run, f"s-{number}", 0, f"{number}_0")
     queue |= {"0_0": "SUSPENDED", "1_0": "SUSPENDED", "2_0": "COMPLETED"}
-    assert judgement.held("s") == {RUN, "stub-nameb-seed7"}
+    judgement.clear("s")
     queue[None] = True
-    assert judgement.held("s") == {RUN, "stub-nameb-seed7", "stub-namec-seed7"}
-    assert judgement.held("nothing") == set()
+    judgement.clear("s")
+    judgement.clear("nothing")
+    assert spared == [{RUN, "stub-nameb-seed7"}, {RUN, "stub-nameb-seed7", "stub-namec-seed7"}, set()]
 
 
 def test_an_attempt_of_nobody_known_is_not_that_of_a_task_without_a_number(planned, queue, monkeypatch):

@@ -129,14 +129,14 @@ def run_study(
         held.enter_context(_only_driver(planned, watch.waits))
         state.check(planned)
         state.save(planned)
-        attempts.clear(planned["study"], judgement.held(planned["study"]))
+        judgement.clear(planned["study"])
         attempts.forget(planned["study"])
         waiting = [run for run in planned["runs"] if state.of(planned, run) != "done"]
         nursery = nursery or held.enter_context(warm(len(waiting)))
         try:
             return _Driver(planned, waiting, places, watch, nursery, retries).drive()
         finally:
-            attempts.clear(planned["study"], judgement.held(planned["study"]))
+            judgement.clear(planned["study"])
 
 
 class _Driver:

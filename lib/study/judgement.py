@@ -22,8 +22,13 @@ def queued(planned: dict) -> dict[str, dict]:
     }
 
 
-def held(study: str) -> set[str]:
-    """The runs of any plan of the study that SLURM may still execute, however silent: a task can be suspended."""
+def clear(study: str) -> None:
+    """`attempts.clear`, but for the runs that SLURM may still execute, however silent: a task can be suspended."""
+    attempts.clear(study, spare=_all_held(study))
+
+
+def _all_held(study: str) -> set[str]:
+    """The runs of any plan of the study that SLURM may still execute."""
     given = [path.stem for path in listed(jobs.folder(study), "*.json")]
     records = jobs.records(study, [run for run in given if state.of({"study": study}, {"id": run}) != "done"])
     said = squeue.look(records)
@@ -36,7 +41,7 @@ def judged(planned: dict, chosen: list[dict]) -> dict[str, dict]:
     - done, running: as its folder and the record of its attempt say;
     - waiting: SLURM has it, or its task is between two of its runs;
     - lost, failed: it ended, `heals` says whether another try may help, and `free` that nothing executes it;
-    - new: nobody has it.
+    - new: nobody has it; as for one that ended where its task did not begin it.
 
     `detail` is why, in one line. `held` says whether SLURM may still execute it: its task is not over, or SLURM does
     not answer. Only a run that comes to its end with a task that SLURM lists has that task's `record`.
@@ -95,7 +100,7 @@ def _judge(made: str, record: dict | None, end: dict | None, mine: list[dict], n
     if end and end["error"] and not end["error"].startswith(("not started", "stopped")):
         return _ended("failed", end["error"], may_heal(end["error"]), alive)
     if end:
-        return {"state": "running"} if alive else {"state": "new", "detail": end["error"]}
+        return {"state": "running"} if alive else _ended("new", end["error"], True, None)
     if held:
         return {"state": "waiting", "detail": _waits(task, now, mine)} | listed
     if task is None:  # its driver died before it had handed it over

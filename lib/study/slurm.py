@@ -7,10 +7,9 @@ from collections import Counter
 
 from filelock import FileLock
 
-from lib.study import attempts, jobs, private, squeue, state
+from lib.study import attempts, jobs, judgement, private, squeue, state
 from lib.study.cluster import Cluster
 from lib.study.execute import RETRIES, Watch, drop_orphans
-from lib.study.judgement import held, judged
 from lib.study.submit import submit
 
 POLL_S, POLL_MOST_S = 2.0, 15.0  # SLURM is asked less often while nothing changes
@@ -49,7 +48,7 @@ def run_study(
     if not detach:
         driver.follow()
     if not driver.open:
-        attempts.clear(planned["study"], spare=held(planned["study"]))
+        judgement.clear(planned["study"])
     _tidy(planned)
     return driver.errors
 
@@ -86,7 +85,7 @@ class _Driver:
 
         A first look forgets earlier failures, unless SLURM already has runs of the study.
         """
-        study, found = self.planned["study"], judged(self.planned, self.open)
+        study, found = self.planned["study"], judgement.judged(self.planned, self.open)
         changed, self.found = found != self.found, found
         if first and not any(now["held"] for now in found.values()):
             attempts.forget(study)
@@ -101,8 +100,7 @@ class _Driver:
         return changed
 
     def _hand_over(self, chosen: list[dict], found: dict[str, dict]) -> None:
-        """What SLURM may still execute keeps its attempts, however silent they are: a task can be suspended."""
-        attempts.clear(self.planned["study"], spare=held(self.planned["study"]))
+        judgement.clear(self.planned["study"])
         having = {run: now["record"] for run, now in found.items() if "record" in now}
         made, refused = submit(self.planned, chosen, having, self.options)
         for job, runs in made.items():
@@ -123,7 +121,7 @@ class _Driver:
             self.watch.started(run)
         if now["state"] == "done":
             self._end(run, None)
-        if now["state"] == "new":
+        if now["state"] == "new" and not self._stale(run, now):
             return True
         if not now.get("free"):
             self.due.discard(run["id"])
@@ -138,6 +136,10 @@ class _Driver:
             return True
         self._close(run, now["detail"])
         return False
+
+    def _stale(self, run: dict, now: dict) -> bool:
+        """Whether its task did not start it for want of a source that is done: its node sees the folder as it was."""
+        return "detail" in now and all(state.of(self.planned, {"id": s}) == "done" for s in run["sources"])
 
     def _failures(self, run: dict, now: dict) -> int:
         """How often it has failed since our start, this time included, under whichever driver."""
