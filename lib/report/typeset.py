@@ -6,12 +6,15 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import nbformat
 import pypandoc
 import typst
 
 from lib.files import replacing
+from lib.light import GRAMMAR, without
 from lib.report import fonts, markdown
+
+with without(GRAMMAR):
+    import nbformat
 
 HERE = Path(__file__).parent
 log = logging.getLogger(__name__)

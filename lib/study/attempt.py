@@ -16,12 +16,13 @@ from traitlets.config import Config
 
 from lib import paths, runs
 from lib.files import write_json
+from lib.light import GRAMMAR, without
 from lib.study import attempts, state
 from lib.study.client import WorkbenchClient
 from lib.study.healing import explain
 from lib.study.nursery import Nursery, NurseryProvisioner
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(), without(GRAMMAR):
     # papermill 2.7 uses names that its dependencies have deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
     import papermill
