@@ -18,8 +18,8 @@ NEUTRAL = {"catalog", "files", "rates", "rounds", "widths"}
 RECORD = {
     "command", "findings", "frames", "light", "machine", "markup", "networks", "panels", "panels_trace", "parameters",
     "paths", "plots", "plots_collapse", "plots_conservation", "plots_levels", "plots_pipeline",
-    "plots_quantisation", "plots_repeated", "plots_runtimes", "plots_sensitivity", "plots_structures", "plots_trace", "progress",
-    "report", "runs", "shares", "study", "summary", "tables", "traces",
+    "plots_quantisation", "plots_repeated", "plots_runtimes", "plots_sensitivity", "plots_structures", "plots_trace",
+    "progress", "report", "runs", "shares", "study", "summary", "tables", "traces",
 }  # fmt: skip
 COMPUTE = {
     "ablations", "checkpoint", "compact", "compiling", "conservation", "data", "device", "explore", "feasible",
