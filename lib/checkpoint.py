@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 
 import torch
 
-from lib.files import SAVE_NOW, replacing
+from lib.files import SAVE_NOW, changed_ns, replacing
 
 EVERY_S = 60.0  # at most so much work is lost; writing ResNet-20 with Adam takes hundredths of a second
 ASK_EVERY_S = 1.0  # a look at a shared folder takes up to a millisecond, and a step of training as little
@@ -27,7 +27,7 @@ class Checkpoint:
     def __init__(self, path: Path, settings: dict, parts: dict, generators: dict[str, torch.Generator]):
         self.path, self.settings, self.parts, self.generators = Path(path), settings, parts, generators
         self.saved = self.looked = time.monotonic()
-        self.answered = _changed_ns(self.path)
+        self.answered = changed_ns(self.path)
 
     def load(self) -> tuple | None:
         """Bring everything back and return the position that was saved with it; None without a usable file."""
@@ -57,7 +57,7 @@ class Checkpoint:
         """
         now = time.monotonic()
         if now - self.looked >= ASK_EVERY_S:
-            self.looked, asked = now, _changed_ns(self.path.with_name(SAVE_NOW))
+            self.looked, asked = now, changed_ns(self.path.with_name(SAVE_NOW))
             if asked > self.answered:
                 self.answered = asked
                 return True
@@ -81,11 +81,3 @@ class Checkpoint:
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
-
-
-def _changed_ns(path: Path) -> int:
-    """When the file was last changed, by the clock of its own folder; 0 where there is none."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0

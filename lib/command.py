@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 AGAIN_S = 3.0  # a person who presses twice means the same
 
 
@@ -30,19 +31,35 @@ def interruptible() -> None:
             last = time.monotonic()
             raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         signal.signal(number, interrupt)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Inside the `with`, for ending what was begun, SIGTERM and SIGINT do nothing; only the main thread can say so."""
+    with _handled_by(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def noting() -> Iterator[None]:
+    """Inside the `with`, for beginning something and noting that it has begun, SIGTERM and SIGINT wait for its end."""
+    came = []
+    with _handled_by(lambda number, _: came.append(number)):
+        yield
+    for number in came[:1]:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def _handled_by(handler) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, usual in before.items():
+            signal.signal(number, usual)

@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import errno
 import json
 import os
 import uuid
@@ -31,12 +32,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def listed(folder: Path, pattern: str) -> list[Path]:
     """What lies in `folder` and fits `pattern`, sorted; nothing where there is no folder, or where it goes meanwhile.
 
+    Names with a dot in front, such as those of `replacing`, are hidden unless the pattern has one, as in a shell.
     Before Python 3.13, `Path.glob` raises where another process removes the folder between two looks of it.
     """
     try:
-        return sorted(folder.glob(pattern))
-    except FileNotFoundError:
+        found = sorted(folder.glob(pattern))
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):  # the second is how NFS tells of what another host removed
+            raise
         return []
+    return [path for path in found if pattern.startswith(".") or not path.name.startswith(".")]
+
+
+def changed_ns(path: Path) -> int:
+    """When the file was last changed, by the clock of its own folder; 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def write_text(path: str | Path, text: str) -> None:

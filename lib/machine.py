@@ -62,7 +62,7 @@ def git() -> dict:
         return {"commit": None, "dirty": None}
     return {
         "commit": commit[:12],
-        "dirty": bool(_output(["git", "-C", str(ROOT), "status", "--porcelain", "-uno"])),
+        "dirty": bool(_output(["git", "--no-optional-locks", "-C", str(ROOT), "status", "--porcelain", "-uno"])),
     }
 
 

@@ -45,7 +45,7 @@ def of(directory: Path) -> str | None:
     """The line of the run that writes into `directory`; None before its first epoch has ended."""
     try:
         return markup.line(line(read_json(directory / PROGRESS)))
-    except (ValueError, KeyError, TypeError):  # not there, or not ours
+    except (OSError, ValueError, KeyError, TypeError):  # not there, replaced just now by another host, or not ours
         return None
 
 

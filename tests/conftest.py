@@ -4,7 +4,7 @@ import pytest
 from stub_study import Bench
 
 from lib import parameters, paths
-from lib.study import state
+from lib.study import quiet, state
 
 
 @pytest.fixture
@@ -20,6 +20,7 @@ def here(bench, monkeypatch):
     """The same in this process: lib's folders are those of `bench`."""
     for name in ("RUNS", "STUDIES", "FIGURES", "NOTEBOOKS"):
         monkeypatch.setattr(paths, name, getattr(bench, name.lower()))
+    monkeypatch.setenv(quiet.FOLDER, bench.environment[quiet.FOLDER])
     parameters.declared.cache_clear()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield bench

@@ -86,7 +86,7 @@ class Slurm:
         for name, mode in (("state", 0o700), ("spool", 0o755), ("munge", 0o755), ("key", 0o700)):
             (self.folder / name).mkdir()
             (self.folder / name).chmod(mode)
-        ports = {name: _free_port() for name in ("controller", "daemon")}
+        ports = _free_ports("controller", "daemon")
         text = CONFIGURATION.format(folder=self.folder, user=getpass.getuser(), node=NODE, **ports)
         (self.folder / "slurm.conf").write_text(text)
         os.environ["SLURM_CONF"] = str(self.folder / "slurm.conf")
@@ -169,10 +169,13 @@ def said(*command: str) -> str:
     return ""
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+def _free_ports(*names: str) -> dict[str, int]:
+    """Name -> number, no two alike: all are held until the last is known."""
+    with contextlib.ExitStack() as held:
+        found = {name: held.enter_context(socket.socket()) for name in names}
+        for one in found.values():
+            one.bind(("127.0.0.1", 0))
+        return {name: one.getsockname()[1] for name, one in found.items()}
 
 
 def _ended(process: psutil.Process, seconds: float = 10) -> None:

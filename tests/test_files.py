@@ -1,7 +1,10 @@
 """Files appear whole or not at all."""
 
+import errno
 import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +73,27 @@ def test_damaged_json_is_named(tmp_path, content):
 def test_what_lies_in_a_folder_is_listed_by_name_and_one_that_is_not_there_is_empty(tmp_path):
     for name in ("b.json", "a.json", ".c.json", "d"):
         (tmp_path / name).touch()
-    assert [path.name for path in files.listed(tmp_path, "[!.]*.json")] == ["a.json", "b.json"]
+    assert [path.name for path in files.listed(tmp_path, "*.json")] == ["a.json", "b.json"]
+    assert [path.name for path in files.listed(tmp_path, ".*")] == [".c.json"]
     assert files.listed(tmp_path / "gone", "*") == []
     assert files.listed(tmp_path / "d", "*") == []
+
+
+@pytest.mark.parametrize(("number", "found"), [(errno.ENOENT, []), (errno.ESTALE, []), (errno.EACCES, None)])
+def test_a_folder_that_goes_while_it_is_listed_is_empty(tmp_path, monkeypatch, number, found):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "glob", refuse)
+    if found is None:
+        with pytest.raises(PermissionError):
+            files.listed(tmp_path, "*")
+    else:
+        assert files.listed(tmp_path, "*") == found
+
+
+def test_the_time_of_a_change(tmp_path):
+    assert files.changed_ns(tmp_path / "a") == 0
+    files.write_text(tmp_path / "a", "x")
+    os.utime(tmp_path / "a", ns=(5, 7))
+    assert files.changed_ns(tmp_path / "a") == 7

@@ -88,6 +88,11 @@ def test_git(tmp_path, monkeypatch):
     assert machine.git() == {"commit": head[:12], "dirty": False}
     (tmp_path / "a").write_text("2")
     assert machine.git()["dirty"] is True
+    (tmp_path / "a").write_text("1")
+    os.utime(tmp_path / "a", (1e9, 1e9))
+    index = (tmp_path / ".git" / "index").read_bytes()
+    machine.git()
+    assert (tmp_path / ".git" / "index").read_bytes() == index, "a commit beside it would meet a locked index"
 
 
 def test_the_root_is_this_repository():

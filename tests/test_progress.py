@@ -1,4 +1,6 @@
+import errno
 import json
+from pathlib import Path
 
 from lib import progress, runs
 
@@ -33,3 +35,13 @@ def test_no_epochs_show_nothing(tmp_path, capsys):
 
 def test_durations():
     assert [progress.duration(s) for s in (0.4, 89, 90, 3600, 5400)] == ["0 s", "89 s", "2 min", "60 min", "1.5 h"]
+
+
+def test_a_file_that_another_host_replaces_is_none(tmp_path, monkeypatch):
+    progress.follow(runs.Run("accuracy", tmp_path, {}, 0.0), 4, "training")(row(1, 9.0))
+
+    def stale(*_, **__):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Path, "read_text", stale)
+    assert progress.of(tmp_path) is None

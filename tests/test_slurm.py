@@ -15,8 +15,8 @@ from slurm_cluster import Slurm, Unavailable, install, said
 from stub_study import PATIENCE_S, STUB, until, write_notebook
 
 from lib import runs
-from lib.files import SAVE_NOW
-from lib.study import private, slurm, state, status
+from lib.files import SAVE_NOW, listed
+from lib.study import attempts, private, slurm, state, status
 from lib.study.cluster import Cluster
 
 PATIENT_S = 240  # of one step, on a machine that others use too
@@ -105,7 +105,7 @@ def attempt(sweep, run: str) -> dict:
 
 
 def _newest(folder: Path, run: str) -> dict | None:
-    found = [json.loads(path.read_text()) for path in folder.glob(f"{run}.*/attempt.json")]
+    found = [one for work in listed(folder, f"{run}.*") if (one := attempts.read(work))]
     return max(found, key=lambda one: one["number"], default=None)
 
 

@@ -72,6 +72,28 @@ def test_attempts_begin_and_are_looked_at_while_others_end(planned, hasty):
     assert raised == []
 
 
+def test_failures_are_written_while_a_new_start_forgets_the_earlier_ones(planned, hasty):
+    raised, ended = [], threading.Event()
+
+    def forget() -> None:
+        while not ended.is_set():
+            attempts.forget("s")
+
+    thread = threading.Thread(target=forget)
+    thread.start()
+    for number in range(300):
+        try:
+            attempts.failed("s", RUN, number, "it failed")
+        except OSError as error:
+            raised.append(error)
+    ended.set()
+    thread.join()
+    assert raised == []
+    attempts.failed("s", RUN, 300, "it failed")
+    attempts.forget("s")
+    assert attempts.tries("s") == []
+
+
 def test_an_attempt_lives_as_long_as_its_process(planned):
     work = attempts.begin("s", RUN)
     assert [record["process"] for record in alive()] == [os.getpid()]

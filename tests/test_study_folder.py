@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -72,7 +73,7 @@ def read_only(folder):
 )
 def test_a_read_only_folder_is_named_in_one_line(planned, here, notebook, capsys, monkeypatch, command):
     monkeypatch.setattr(paths, "FIGURES", here.runs / "figures")
-    assert attempt.attempt(planned, planned["runs"][0], 1, 0, threading.Event()) is None
+    assert attempt.attempt(planned, planned["runs"][0], 1, threading.Event()) is None
     before, files = here.done("s"), sorted(here.runs.rglob("*"))
     with read_only(here.runs):
         assert main(command) in (1, 2)
@@ -95,7 +96,7 @@ def test_a_folder_that_turns_read_only_publishes_nothing(planned, here, notebook
     with monkeypatch.context() as patched:
         patched.setattr(attempt.os, "rename", refused)
         patched.setattr(attempts, "write_json", _after(1, refused))
-        error = attempt.attempt(planned, planned["runs"][0], 1, 0, threading.Event())
+        error = attempt.attempt(planned, planned["runs"][0], 1, threading.Event())
     assert error == "OSError: [Errno 30] Read-only file system"
     assert not healing.may_heal(error)
     assert (here.runs / "s" / runs.CHECKPOINTS / planned["runs"][0]["id"] / "training.pt").exists()  # soon made again
@@ -150,7 +151,7 @@ def test_nobody_elses_attempt_is_removed(planned, here, notebook, monkeypatch, f
     monkeypatch.setattr(attempt, "publish", published)
     if fails:
         monkeypatch.setattr(attempt, "execute_notebook", dies)
-    assert attempt.attempt(planned, run, 1, 0, threading.Event()) == ("ValueError: no" if fails else None)
+    assert attempt.attempt(planned, run, 1, threading.Event()) == ("ValueError: no" if fails else None)
     assert begun[0].is_dir()
     attempts.end(begun[0])
     assert not begun[0].exists()
@@ -162,11 +163,11 @@ def test_a_failure_beside_a_result_is_none(planned, here, notebook, monkeypatch)
 
     def late(*given, **named):
         monkeypatch.setattr(attempt, "execute_notebook", real)
-        assert attempt.attempt(planned, run, 1, 0, threading.Event()) is None
+        assert attempt.attempt(planned, run, 1, threading.Event()) is None
         raise ValueError("no")
 
     monkeypatch.setattr(attempt, "execute_notebook", late)
-    assert attempt.attempt(planned, run, 1, 0, threading.Event()) is None
+    assert attempt.attempt(planned, run, 1, threading.Event()) is None
     check_whole(here.runs / "s" / run["id"])
 
 
@@ -196,7 +197,7 @@ def test_states_of_trainings_stay_until_a_run_is_published(planned, here, notebo
     (finished / runs.METRICS).write_text("{}")
     attempts.clear("s")
     assert [file.exists() for file in states] == [False, True]
-    assert attempt.attempt(planned, second, 1, 0, threading.Event()) is None
+    assert attempt.attempt(planned, second, 1, threading.Event()) is None
     assert not states[1].parent.parent.exists()
 
 
@@ -240,7 +241,7 @@ def test_a_slow_folder_shows_each_run_whole(planned, here, notebook, slow):
                     check_whole(here.runs / "s" / row["run"])
 
     def execute_once(run: dict) -> None:
-        errors.append(attempt.attempt(planned, run, 1, 0, threading.Event()))
+        errors.append(attempt.attempt(planned, run, 1, threading.Event()))
 
     looking = _caught(look)
     working = [_caught(lambda run=run: execute_once(run)) for run in planned["runs"] * 2]
@@ -295,3 +296,44 @@ def test_a_slow_beat_is_not_taken_for_dead(planned, monkeypatch):
     monkeypatch.setattr(attempts.time, "time", lambda: now + 1e6)
     os.utime(work / attempts.BEAT)
     assert [record["alive"] for record in attempts.under_way("s")] == [True]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_attempt_that_was_taken_for_dead_is_not_mixed_with_the_next(planned, here, notebook, monkeypatch, again):
+    """Its host was suspended, or could not reach the folder; it goes on when another host has cleared it away."""
+    run, real, begun = planned["runs"][0], attempt.execute_notebook, []
+
+    def wakes_late(source, target, *given, **named):
+        (begin,) = (here.runs / "s" / runs.ATTEMPTS).iterdir()
+        os.utime(begin / attempts.BEAT, (1e9, 1e9))
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "gethostname", lambda: "another")
+            attempts.clear("s")
+            if again:
+                begun.append(attempts.begin("s", run["id"]))
+        target.parent.mkdir(parents=True, exist_ok=True)  # as every write through a temporary name does
+        real(source, target, *given, **named)
+
+    monkeypatch.setattr(attempt, "execute_notebook", wakes_late)
+    error = attempt.attempt(planned, run, 1, threading.Event())
+    assert error == "LostRun: the folder of attempt 1 was removed, or given to another, while it was under way"
+    assert healing.may_heal(error)
+    assert state.of(planned, run) == "waiting"
+    assert [(work.name, sorted(path.name for path in work.iterdir())) for work in begun] == (
+        [(f"{RUN}.2", sorted([attempts.ATTEMPT, attempts.BEAT]))] if again else []
+    )
+
+
+def test_the_neighbours_of_a_run_are_those_of_its_study_on_its_machine(planned, here, monkeypatch):
+    told = []
+    monkeypatch.setattr(attempt, "execute_notebook", lambda *_, **env: told.append(env[runs.NEIGHBOURS]))
+    first, second = planned["runs"]
+    attempt.attempt(planned, first, 1, threading.Event())
+    beside = attempts.begin("s", second["id"])
+    attempt.attempt(planned, first, 1, threading.Event())
+    attempts.end(beside)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "another")
+        attempts.begin("s", second["id"])
+    attempt.attempt(planned, first, 1, threading.Event())
+    assert told == ["0", "1", "0"]

@@ -19,7 +19,7 @@ from lib.files import SAVE_NOW
 from lib.study import attempts, jobs, judgement, private, slurm, squeue, state, status, submit, task
 from lib.study.cluster import Cluster
 from lib.study.execute import Watch
-from lib.study.task import Task, warned
+from lib.study.task import LOOK_AGAIN_S, Task, warned
 
 RUN, OTHER = "stub-namea-seed1", "stub-nameb-seed1"
 
@@ -450,6 +450,8 @@ def test_a_warning_has_the_state_saved(here):
             time.sleep(0.01)
         assert warning.is_set()
         assert not called.is_set()
+        (folder / "other.pt").symlink_to("gone")  # between two looks
+        assert not called.wait(3 * LOOK_AGAIN_S)
         saved.write_text("state")
         assert called.wait(60)
     assert signal.SIGUSR2 not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

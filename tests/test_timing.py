@@ -41,7 +41,7 @@ def test_the_pass_itself_is_what_is_timed(digits):
     rows = timing.inference(networks, digits, batch=500, repeats=2)
     slow, quick = ([row["seconds"] for row in rows if row["network"] == name] for name in ("slow", "quick"))
     assert min(slow) >= 0.02
-    assert max(quick) < 0.01
+    assert min(quick) < min(slow)
 
 
 def test_models_are_put_in_evaluation_mode(digits):

@@ -100,7 +100,6 @@ def attempt(
     planned: dict,
     run: dict,
     threads: int,
-    neighbours: int,
     stopping: threading.Event,
     nursery: Nursery | None = None,
     gpu: str | None = None,
@@ -121,8 +120,9 @@ def attempt(
     except OSError as full:
         return explain(full)
     number, error = int(work.name.rpartition(".")[2]), None
-    environment = {runs.NEIGHBOURS: str(neighbours)} | ({GPUS: gpu} if gpu is not None else {})
     try:
+        environment = {runs.NEIGHBOURS: str(attempts.beside(planned["study"], work))}
+        environment |= {GPUS: gpu} if gpu is not None else {}
         with attempts.beating(work):
             execute_notebook(
                 paths.notebook(run["notebook"]),
@@ -132,10 +132,13 @@ def attempt(
                 nursery=nursery,
                 **environment,
             )
-        if not (work / runs.METRICS).is_file():
-            error = f"notebook {run['notebook']} ended without runs.finish"
     except Exception as raised:  # whatever it was, the other runs go on, and the report names it
         error = explain(raised)
+    if not attempts.still_ours(work):  # this host was silent for so long that another took it for dead
+        attempts.end(work, published=True)
+        return f"LostRun: the folder of attempt {number} was removed, or given to another, while it was under way"
+    if not error and not (work / runs.METRICS).is_file():
+        error = f"notebook {run['notebook']} ended without runs.finish"
     if error and stopping.is_set():
         attempts.end(work)
         return error

@@ -25,7 +25,9 @@ TRIES = ".tries"
 ATTEMPT, BEAT = "attempt.json", "beat"
 BEAT_S = 5.0
 SILENT_S = 12 * BEAT_S  # an attempt elsewhere that has not been heard of for so long is lost; folders may be slow
-_OURS: set[Path] = set()  # folders of attempts that this process executes: one that ended may stay, if it is read-only
+# Folder -> record of the attempts that this process executes: a folder may stay after its end, if it is read-only, and
+# may be another attempt's, if nothing was heard of this process for so long that it was taken for dead.
+_OURS: dict[Path, dict] = {}
 SLURM_TASK = "WORKBENCH_SLURM_TASK"  # set for what a SLURM task executes: its number, such as 123_4
 
 
@@ -71,8 +73,18 @@ def _write(work: Path, run: str, number: int, facts: dict) -> None:
     record |= {"started_utc": runs.now(), "slurm": os.environ.get(SLURM_TASK), **facts}
     if record["slurm"]:
         record["restarts"] = int(os.environ.get("SLURM_RESTART_COUNT", 0))
-    _OURS.add(work)
+    _OURS[work] = record
     write_json(work / ATTEMPT, record)
+
+
+def still_ours(work: Path) -> bool:
+    """Whether the folder is that of the attempt that this process began in it, and of no other since."""
+    return work in _OURS and read(work) == _OURS[work]
+
+
+def beside(study: str, work: Path) -> int:
+    """How many other attempts at runs of the study are alive on this system."""
+    return sum(one["alive"] and here(one) and _name(one) != work.name for one in under_way(study))
 
 
 @contextlib.contextmanager
@@ -97,7 +109,7 @@ def beating(work: Path):
 def under_way(study: str) -> list[dict]:
     """The record of every attempt there is, with `alive` and `progress`, a line or None, in order of run and number."""
     folder = paths.RUNS / study / runs.ATTEMPTS
-    found = [record for work in listed(folder, "[!.]*") if (record := _own(work))]
+    found = [record for work in listed(folder, "*") if (record := _own(work))]
     clock = _clock(folder) if any(not here(record) for record in found) else 0.0
     for record in found:
         record["alive"] = _alive(folder, record, clock)
@@ -134,7 +146,9 @@ def tries(study: str, run: str = "*") -> list[dict]:
 
 def forget(study: str) -> None:
     """A new start: earlier failures no longer count."""
-    shutil.rmtree(paths.RUNS / study / TRIES, ignore_errors=True)
+    for path in listed(paths.RUNS / study / TRIES, "*.json"):
+        with contextlib.suppress(OSError):  # the folder stays: another engine may write there
+            path.unlink()
 
 
 def clear(study: str, spare: Collection[str] = ()) -> list[dict]:
@@ -153,6 +167,9 @@ def clear(study: str, spare: Collection[str] = ()) -> list[dict]:
             shutil.rmtree(aside, ignore_errors=True)
     dead = [record for record in under_way(study) if not record["alive"] and record["run"] not in spare]
     for record in dead:
+        if not here(record):  # it may only have been suspended: its number is given to no other attempt
+            with contextlib.suppress(OSError):
+                failed(study, record["run"], record["number"], lost(record))
         shutil.rmtree(folder / _name(record), ignore_errors=True)
     _clear_unrecorded(folder, spare)
     _remove_empty(folder)
@@ -163,7 +180,7 @@ def clear(study: str, spare: Collection[str] = ()) -> list[dict]:
 
 def _clear_unrecorded(folder: Path, spare: Collection[str]) -> None:
     """Remove what died between its `mkdir` and its record, or met a full disk there."""
-    found = [work for work in listed(folder, "[!.]*") if _own(work) is None]
+    found = [work for work in listed(folder, "*") if _own(work) is None]
     clock = _clock(folder) if found else 0.0
     for work in found:
         if work.name.rpartition(".")[0] not in spare and _silent(work, clock):
@@ -172,7 +189,7 @@ def _clear_unrecorded(folder: Path, spare: Collection[str]) -> None:
 
 def end(work: Path, published: bool = False) -> None:
     """This process's attempt has come to its end; remove its folder, unless it was published and is somebody else's."""
-    _OURS.discard(work)
+    _OURS.pop(work, None)
     if not published:
         shutil.rmtree(work, ignore_errors=True)
     _remove_empty(work.parent)

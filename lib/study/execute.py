@@ -12,7 +12,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from lib import machine, markup
-from lib.command import uninterrupted
+from lib.command import noting, uninterrupted
 from lib.files import write_text
 from lib.study import attempts, judgement, quiet, state
 from lib.study.attempt import GPUS, attempt
@@ -129,8 +129,8 @@ def run_study(
         held.enter_context(_only_driver(planned, watch.waits))
         state.check(planned)
         state.save(planned)
-        judgement.clear(planned["study"])
         attempts.forget(planned["study"])
+        judgement.clear(planned["study"])
         waiting = [run for run in planned["runs"] if state.of(planned, run) != "done"]
         nursery = nursery or held.enter_context(warm(len(waiting)))
         try:
@@ -181,8 +181,9 @@ class _Driver:
             self.waiting.remove(run)
             self.watch.started(run)
             place = self.free.pop(0)
-            share = (_threads(run, self.jobs), len(self.running), self.stopping, self.nursery, place)
-            self.running[self.pool.submit(_attempt, self.planned, run, *share)] = run, place
+            share = (_threads(run, self.jobs), self.stopping, self.nursery, place)
+            with noting():  # a thread that was started is one that `stop` knows
+                self.running[self.pool.submit(_attempt, self.planned, run, *share)] = run, place
 
     def _elsewhere(self) -> set[str]:
         """The waiting runs that something else executes; those that it has finished wait no more."""
@@ -209,9 +210,9 @@ class _Driver:
         self.watch.ended(run, error)
 
 
-def _attempt(planned: dict, run: dict, threads: int, neighbours: int, stopping: threading.Event, *rest) -> str | None:
+def _attempt(planned: dict, run: dict, threads: int, stopping: threading.Event, *rest) -> str | None:
     with quiet.machine(run["exclusive"], stopping) as held:
-        return attempt(planned, run, threads, neighbours, stopping, *rest) if held else "stopped before it started"
+        return attempt(planned, run, threads, stopping, *rest) if held else "stopped before it started"
 
 
 def _threads(run: dict, jobs: int) -> int:
@@ -269,7 +270,8 @@ def stoppable(call: Callable, *arguments):
     stopping, begun = threading.Event(), []
     with ThreadPoolExecutor(1) as pool:
         try:
-            begun.append(pool.submit(call, *arguments, stopping))
+            with noting():
+                begun.append(pool.submit(call, *arguments, stopping))
             return begun[0].result()
         finally:
             stop(begun, stopping)

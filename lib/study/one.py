@@ -53,4 +53,4 @@ def execute_run(
         if not held:
             return "stopped before it started"
         given = os.environ.get(GPUS) if task else None
-        return attempt(planned, run, threads or machine.threads(), 0, stopping, gpu=given)
+        return attempt(planned, run, threads or machine.threads(), stopping, gpu=given)

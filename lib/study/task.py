@@ -18,7 +18,7 @@ from submitit.core.utils import UncompletedJobError
 from submitit.helpers import DelayedSubmission
 
 from lib import machine, paths, runs
-from lib.files import SAVE_NOW
+from lib.files import SAVE_NOW, changed_ns, listed
 from lib.study import attempts, jobs
 from lib.study.healing import explain
 from lib.study.one import execute_run
@@ -147,11 +147,13 @@ def warned(study: str, requeue: Callable[[str], None]) -> Iterator[tuple[Callabl
 def _save(study: str, run: str, ended: threading.Event) -> None:
     """Ask the training of `run` for its state, and wait until that is on disk or the run has ended."""
     folder = paths.RUNS / study / runs.CHECKPOINTS / run
-    with contextlib.suppress(OSError):  # a full folder: the last state has to do
+    asked, deadline = folder / SAVE_NOW, time.monotonic() + SAVED_WITHIN_S
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        asked = folder / SAVE_NOW
         asked.touch()
-        since, deadline = asked.stat().st_mtime_ns, time.monotonic() + SAVED_WITHIN_S
-        while time.monotonic() < deadline and not ended.wait(LOOK_AGAIN_S):
-            if any(file.stat().st_mtime_ns >= since for file in folder.glob("[!.]*.pt")):
-                return
+        since = asked.stat().st_mtime_ns
+    except OSError:  # a full folder: the last state has to do
+        return
+    while time.monotonic() < deadline and not ended.wait(LOOK_AGAIN_S):
+        if any(changed_ns(file) >= since for file in listed(folder, "*.pt")):
+            return
