@@ -120,7 +120,9 @@ def _lay_out(fig):
             if "$" in text.get_text() and not text.get_text().startswith(r"$\mathdefault{"):  # of a logarithmic scale
                 text.set_parse_math(False)
         fig.draw_without_rendering()
-    fig.set_layout_engine("none")
+    # no engine at all: one that does nothing, as "none" leaves it, has each `savefig` draw twice
+    with plt.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        fig.set_layout_engine(None)
     return fig.get_tightbbox().padded(PADDING)
 
 
