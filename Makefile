@@ -31,13 +31,14 @@ bench: .venv/ready ## measure training, inference and fixed costs against code i
 lab: .venv/ready ## open JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
-# uv, itself from the package index, installs the pinned list in parallel; the sentinel is written last.
+# uv, itself from the package index, installs the pinned list in parallel; the sentinel is written last. Byte code is
+# compiled here (20 s): where Python may not write it, each start of torch would take 5 s more.
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
 	@echo "Installing the pinned environment into .venv (about 6 GB with torch's CUDA build) ..."
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
