@@ -309,6 +309,8 @@ def test_an_attempt_that_was_taken_for_dead_is_not_mixed_with_the_next(planned, 
         with monkeypatch.context() as patch:
             patch.setattr(socket, "gethostname", lambda: "another")
             attempts.clear("s")
+            attempts.forget("s")
+            assert attempts.tries("s") == []
             if again:
                 begun.append(attempts.begin("s", run["id"]))
         target.parent.mkdir(parents=True, exist_ok=True)  # as every write through a temporary name does

@@ -2,7 +2,8 @@
 
 `.attempts/<run>.<number>` is the folder of an attempt, made by whoever executes it; `attempt.json` in it says who that
 is, and the time of the file `beat`, to all who cannot look its process up, that it still lives. What became of attempts
-that failed stands in `.tries/<run>.<number>.json`, until the next start of the study.
+that failed stands in `.tries/<run>.<number>.json`, until the next start of the study; `.tries/<run>.<number>.lost` is
+of one that was removed because nothing was heard of its host.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ import psutil
 from lib import markup, paths, progress, runs
 from lib.files import listed, read_known, write_json
 
-TRIES = ".tries"
+TRIES, LOST = ".tries", ".lost"
 ATTEMPT, BEAT = "attempt.json", "beat"
 BEAT_S = 5.0
 SILENT_S = 12 * BEAT_S  # an attempt elsewhere that has not been heard of for so long is lost; folders may be slow
@@ -37,7 +38,7 @@ def begin(study: str, run: str, **facts) -> Path:
     No two processes get one folder, on whichever hosts they are. OSError where nothing can be written.
     """
     folder = paths.RUNS / study / runs.ATTEMPTS
-    number = 1 + max([one["number"] for one in (*_of(study, run), *tries(study, run))], default=0)
+    number = 1 + max(_numbers(study, run), default=0)
     while True:
         work = folder / f"{run}.{number}"
         try:
@@ -53,6 +54,21 @@ def begin(study: str, run: str, **facts) -> Path:
         end(work)
         raise
     return work
+
+
+def _numbers(study: str, run: str) -> list[int]:
+    """Of the attempts at `run` that are under way, that count, and that may go on although they were removed."""
+    reserved = [path.name.removeprefix(f"{run}.") for path in listed(paths.RUNS / study / TRIES, f"{run}.*{LOST}")]
+    known = [one["number"] for one in (*_of(study, run), *tries(study, run))]
+    return known + [int(name.removesuffix(LOST)) for name in reserved if name.removesuffix(LOST).isdecimal()]
+
+
+def _reserve(study: str, record: dict) -> None:
+    """Its host may only be suspended, and write on: no other attempt gets this one's number, and so its folder."""
+    path = paths.RUNS / study / TRIES / f"{_name(record)}{LOST}"
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
 
 
 def _make(folder: Path) -> None:
@@ -167,9 +183,8 @@ def clear(study: str, spare: Collection[str] = ()) -> list[dict]:
             shutil.rmtree(aside, ignore_errors=True)
     dead = [record for record in under_way(study) if not record["alive"] and record["run"] not in spare]
     for record in dead:
-        if not here(record):  # it may only have been suspended: its number is given to no other attempt
-            with contextlib.suppress(OSError):
-                failed(study, record["run"], record["number"], lost(record))
+        if not here(record):
+            _reserve(study, record)
         shutil.rmtree(folder / _name(record), ignore_errors=True)
     _clear_unrecorded(folder, spare)
     _remove_empty(folder)

@@ -129,8 +129,8 @@ def run_study(
         held.enter_context(_only_driver(planned, watch.waits))
         state.check(planned)
         state.save(planned)
-        attempts.forget(planned["study"])
         judgement.clear(planned["study"])
+        attempts.forget(planned["study"])
         waiting = [run for run in planned["runs"] if state.of(planned, run) != "done"]
         nursery = nursery or held.enter_context(warm(len(waiting)))
         try:
