@@ -367,10 +367,13 @@ def _clock(rows: pd.DataFrame, digits: int) -> str:
 
 
 def panels(done: pd.DataFrame, timings: pd.DataFrame, task: str) -> list[tuple]:
-    """What `plots.against_compression` draws: accuracy, time (where it was measured), MACs; [] without a run."""
+    """What `plots.against_compression` draws: accuracy, time (where it was measured), MACs.
+
+    [] where the pruned networks have fewer than two compressions: there is no line to draw.
+    """
     runs = done[done["task"] == task]
     dense, pruned = runs[runs["pruner"] == "dense"], runs[runs["pruner"] != "dense"]
-    if pruned.empty:
+    if pruned["compression"].nunique() < 2:
         return []
     found = [(pruned, "top1_pct", "top-1 accuracy (%)", dense["top1_pct"].mean())]
     if len(timings):

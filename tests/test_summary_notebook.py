@@ -79,7 +79,7 @@ STUDIES = {
     ("checkpoint", "repeated", "sensitivity", "structured"): {"tbl-checkpoints"},
     ("timing-fc-d0.5",): {"tbl-time-permanent-1", "tbl-time-masked-forward-1"},
     ("accuracy", "checkpoint", "timing-fc-seed1"): {
-        "tbl-accuracy", "fig-curves-1", "tbl-checkpoints", "tbl-top1-1", "tbl-macs-1", "fig-compression-1",
+        "tbl-accuracy", "fig-curves-1", "tbl-checkpoints", "tbl-top1-1", "tbl-macs-1",
         "tbl-time-permanent-1", "tbl-time-masked-forward-1", "tbl-layer-densities-1", "fig-densities-1",
         "tbl-layer-macs-1",
     },

@@ -277,3 +277,12 @@ def test_whole_numbers_have_separators():
     done, plan = study(run("snip", macs_kept=1234567))
     cell = tables.grid(done, plan, "macs_kept", "task", digits=0).iloc[0, 0]
     assert re.fullmatch("1,234,567", cell)
+
+
+def test_one_compression_makes_no_line():
+    done, _ = study(run("dense", compression=0.0), run("snip"), run("rand"))
+    assert tables.panels(done, pd.DataFrame(), "MNIST / FC") == []
+    done, _ = study(run("dense", compression=0.0), run("snip"), run("rand", compression=2.0))
+    assert [unit for *_, unit, _ in tables.panels(done, pd.DataFrame(), "MNIST / FC")] == [
+        "top-1 accuracy (%)", "MACs of one image (million)",
+    ]  # fmt: skip
