@@ -31,8 +31,7 @@ def interruptible() -> None:
             last = time.monotonic()
             raise KeyboardInterrupt
 
-    for number in SIGNALS:
-        signal.signal(number, interrupt)
+    _set(dict.fromkeys(SIGNALS, interrupt))
 
 
 @contextmanager
@@ -57,9 +56,17 @@ def _handled_by(handler) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
+        _set(dict.fromkeys(SIGNALS, handler))
         yield
     finally:
-        for number, usual in before.items():
-            signal.signal(number, usual)
+        try:
+            _set(before)
+        finally:  # the first of two that is set may interrupt before the second is
+            _set(before)
+
+
+def _set(handlers: dict) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

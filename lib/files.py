@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LOOKS = 5  # at a folder in which other hosts remove things
 # Beside the states of a run's trainings: its time of change is when somebody last asked for the state now.
 SAVE_NOW = "save-now"
 
@@ -35,12 +36,15 @@ def listed(folder: Path, pattern: str) -> list[Path]:
     Names with a dot in front, such as those of `replacing`, are hidden unless the pattern has one, as in a shell.
     Before Python 3.13, `Path.glob` raises where another process removes the folder between two looks of it.
     """
-    try:
-        found = sorted(folder.glob(pattern))
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ESTALE):  # the second is how NFS tells of what another host removed
-            raise
-        return []
+    for look in range(LOOKS):
+        try:
+            found = sorted(folder.glob(pattern))
+            break
+        except FileNotFoundError:
+            return []
+        except OSError as error:  # by ESTALE, NFS tells that another host has removed something meanwhile
+            if error.errno != errno.ESTALE or look == LOOKS - 1:
+                raise
     return [path for path in found if pattern.startswith(".") or not path.name.startswith(".")]
 
 

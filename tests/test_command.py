@@ -1,5 +1,6 @@
 """What signals do to a command."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -73,3 +74,24 @@ def test_other_threads_leave_signals_alone(interrupted):
     thread.start()
     thread.join()
     assert seen == [signal.getsignal(signal.SIGINT)]
+
+
+@pytest.mark.parametrize("within", [command.uninterrupted, command.noting])
+@pytest.mark.parametrize("moment", range(4))
+def test_signals_in_the_moment_of_change_leave_the_usual_handlers(interrupted, monkeypatch, within, moment):
+    usual = {number: signal.getsignal(number) for number in NUMBERS}
+    real, calls = signal.signal, []
+
+    def change(number, handler):
+        before = real(number, handler)
+        calls.append(number)
+        if len(calls) == moment + 1:
+            for each in NUMBERS:
+                send(each)
+        return before
+
+    monkeypatch.setattr(signal, "signal", change)
+    with contextlib.suppress(KeyboardInterrupt), within():
+        pass
+    monkeypatch.undo()
+    assert {number: signal.getsignal(number) for number in NUMBERS} == usual

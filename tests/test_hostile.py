@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -20,8 +21,10 @@ from lib.files import read_json, write_json
 from lib.findings import conclusions, settings
 from lib.report import notebook as show
 from lib.report import typeset
-from lib.study import attempts, spec, state, status
+from lib.study import attempts, jobs, one, slurm, spec, state, status
 from lib.study.__main__ import main
+from lib.study.cluster import Cluster
+from lib.study.execute import LOCK, run_study
 
 # each does something where it is taken for markup, and Typst stops where it is taken for code
 HOSTILE = (
@@ -398,3 +401,27 @@ def test_no_module_runs_what_a_file_says(path):
             assert called == "yaml.safe_load" or "weights_only=True" in given, ast.unparse(node)
         assert called not in ("eval", "exec", "pd.read_pickle", "torch.jit.load", "pickle.loads"), ast.unparse(node)
         assert "allow_pickle=True" not in given
+
+
+@pytest.mark.parametrize("name", [attempts.TRIES, runs.ATTEMPTS, runs.CHECKPOINTS, jobs.JOBS, LOCK, slurm.LOCK])
+@pytest.mark.parametrize("engine", ["local", "slurm", "by hand"])
+def test_nothing_is_written_or_cleared_away_through_a_link(planned, here, monkeypatch, name, engine):
+    home = here.root / "home"
+    (home / RUN).mkdir(parents=True)
+    for path in (home / "package.json", home / RUN / "thesis.tex"):
+        path.write_text("mine")
+        os.utime(path, (1e9, 1e9))
+    os.utime(home / RUN, (1e9, 1e9))
+    (here.runs / "s" / name).symlink_to(home / "package.json" if name.endswith(".lock") else home)
+    monkeypatch.setattr(slurm, "needed", lambda: None)
+    starts = {
+        "local": lambda: run_study(planned, [None]),
+        "slurm": lambda: slurm.run_study(planned, Cluster()),
+        "by hand": lambda: one.execute_runs(planned, [RUN]),
+    }
+    with pytest.raises(ValueError, match=f"{re.escape(name)} is a link"):
+        starts[engine]()
+    assert sorted(path.relative_to(home).as_posix() for path in home.rglob("*")) == [
+        "package.json", RUN, f"{RUN}/thesis.tex",
+    ]  # fmt: skip
+    assert (home / "package.json").read_text() == "mine"

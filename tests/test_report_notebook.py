@@ -5,6 +5,7 @@ matplotlib.use("Agg")
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
@@ -109,3 +110,27 @@ def test_notebooks_do_not_pay_for_nbconvert_and_the_report_never_imports_torch()
         "import lib.report.exporter; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("layout", [None, "constrained", "tight", "none"])
+@pytest.mark.parametrize("usual", ["figure.autolayout", "figure.constrained_layout.use", "svg.hashsalt"])
+def test_every_file_of_a_figure_has_its_layout_and_is_drawn_once(displayed, tmp_path, monkeypatch, layout, usual):
+    """Whatever engine the figure has, and the settings of whoever opens the notebook."""
+    with plt.rc_context({} if usual == "svg.hashsalt" else {usual: True}):
+        fig, ax = plt.subplots(layout=layout)
+        fig.colorbar(ax.imshow([[1, 2], [3, 4]]), ax=ax)
+        draws, places, draw = [], [], fig.draw
+        monkeypatch.setattr(fig, "draw", lambda renderer: (draws.append(1), draw(renderer)))
+        real = show._drawn
+
+        def drawn_to(*given, **options):
+            made = real(*given, **options)
+            places.append([tuple(one.get_position().bounds) for one in fig.axes])
+            return made
+
+        monkeypatch.setattr(show, "_drawn", drawn_to)
+        before = dict(plt.rcParams)
+        show.figure(fig, "fig-a", "Caption.", folder=tmp_path)
+        assert dict(plt.rcParams) == before
+    np.testing.assert_allclose(places, [places[0]] * 4, atol=1e-6)
+    assert len(draws) == 1 + len(places), "once for the layout, and once for each file"

@@ -1,9 +1,12 @@
 """Who executes which run: records that any process reads, and one result of two attempts at a run."""
 
+import json
 import os
+import shutil
 import socket
 import sys
 import threading
+from pathlib import Path
 
 import psutil
 import pytest
@@ -299,5 +302,82 @@ def test_looking_at_attempts_of_this_host_writes_nothing(planned, monkeypatch):
 
 def test_a_folder_that_leads_nowhere_is_an_error(planned, here):
     (here.runs / "s" / runs.ATTEMPTS).symlink_to(here.root / "missing")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileNotFoundError):
         attempts.begin("s", RUN)
+    shutil.rmtree(here.runs)
+    here.runs.symlink_to(here.root / "not mounted")
+    with pytest.raises(FileNotFoundError):
+        attempts.begin("s", RUN)
+
+
+@pytest.mark.parametrize("number", [0, -1, 10**6, int("9" * 4000)])
+def test_numbers_that_are_none_of_ours_count_for_nothing(planned, here, number):
+    work = attempts.begin("s", RUN)
+    folder = here.runs / "s" / attempts.TRIES
+    folder.mkdir()
+    (folder / f"{RUN}.1.json").write_text(f'{{"run": "{RUN}", "number": {number}, "error": "no"}}')
+    (folder / f"{RUN}.{'9' * 200}{attempts.LOST}").touch()
+    record = read_json(work / attempts.ATTEMPT)
+    (work / attempts.ATTEMPT).write_text(json.dumps(record | {"number": number}))
+    assert attempts.begin("s", RUN).name == f"{RUN}.2"
+
+
+def test_a_folder_that_cannot_be_read_for_a_moment_stays_ours(planned, here, monkeypatch):
+    work = attempts.begin("s", RUN)
+    assert attempts.still_ours(work)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", _refuse)
+        assert attempts.still_ours(work)
+        patch.setattr(Path, "lstat", _refuse)
+        assert attempts.still_ours(work)
+    write_json(work / attempts.ATTEMPT, read_json(work / attempts.ATTEMPT) | {"host": "another"})
+    assert not attempts.still_ours(work)
+    shutil.rmtree(work)
+    assert not attempts.still_ours(work)
+
+
+def _refuse(*_, **__):
+    raise OSError(5, "Input/output error")
+
+
+def test_what_died_elsewhere_keeps_its_number_until_its_run_is_done(planned, here, monkeypatch):
+    """With a record or before it had one; and what has no number kept for it stays."""
+    folder = here.runs / "s" / runs.ATTEMPTS
+    with monkeypatch.context() as patch:
+        elsewhere(patch)
+        silent = [attempts.begin("s", RUN), attempts.begin("s", RUN)]
+    (silent[1] / attempts.ATTEMPT).unlink()
+    for work in silent:
+        os.utime(work / attempts.BEAT, (1e9, 1e9))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "touch", _refuse)
+        attempts.clear("s")
+    assert sorted(work.name for work in folder.iterdir()) == [f"{RUN}.1", f"{RUN}.2"]
+    attempts.clear("s")
+    assert not folder.exists()
+    attempts.forget("s")
+    work = attempts.begin("s", RUN)
+    assert work.name == f"{RUN}.3"
+    attempts.end(work)
+    finished(here.runs / "s" / RUN, 1)
+    attempts.clear("s")
+    assert list((here.runs / "s" / attempts.TRIES).iterdir()) == []
+
+
+def test_a_new_start_removes_what_a_killed_process_half_wrote(planned, here):
+    attempts.failed("s", RUN, 1, "it failed")
+    folder = here.runs / "s" / attempts.TRIES
+    for name, old in ((".1.r.json", True), (".2.r.json", False)):
+        (folder / name).touch()
+        if old:
+            os.utime(folder / name, (1e9, 1e9))
+    attempts.forget("s")
+    assert [path.name for path in folder.iterdir()] == [".2.r.json"]
+
+
+def test_only_what_lives_is_a_neighbour(planned, monkeypatch):
+    mine, other = attempts.begin("s", RUN), attempts.begin("s", OTHER)
+    assert attempts.beside("s", mine) == 1
+    record = read_json(other / attempts.ATTEMPT)
+    write_json(other / attempts.ATTEMPT, record | {"born": record["born"] - 100})
+    assert attempts.beside("s", mine) == 0

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from filelock import FileLock
 from jupyter_core.utils import ensure_event_loop
 from stub_study import PATIENCE_S, gone, kernels, until
 
-from lib import machine, paths, runs
+from lib import command, machine, paths, runs
 from lib.study import attempt, execute, state
 from lib.study.__main__ import main
 
@@ -325,3 +326,40 @@ def test_a_thread_leaves_no_event_loop_open(here, monkeypatch):
     attempt.execute_notebook(here.root / "a.ipynb", here.root / "b.ipynb", {})
     assert not made[1].is_closed(), "that of the main thread may be somebody else's"
     made[1].close()
+
+
+@pytest.fixture
+def interrupted_at_the_start(monkeypatch):
+    """Ctrl-C comes when a thread of a pool has begun and nobody has noted it yet; yields what is stopped then."""
+    stopped, stop = [], execute.stop
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, *given):
+            future = super().submit(*given)
+            os.kill(os.getpid(), signal.SIGINT)
+            return future
+
+    def noted(begun, stopping):
+        stopped.extend(begun)
+        stop(begun, stopping)
+
+    monkeypatch.setattr(execute, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(execute, "stop", noted)
+    before = {number: signal.getsignal(number) for number in command.SIGNALS}
+    command.interruptible()
+    yield stopped
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_call_that_has_just_begun_is_stopped_too(interrupted_at_the_start):
+    with pytest.raises(KeyboardInterrupt):
+        execute.stoppable(lambda stopping: stopping.wait())
+    assert [future.done() for future in interrupted_at_the_start] == [True]
+
+
+def test_a_run_that_has_just_begun_is_stopped_too(planned, interrupted_at_the_start, monkeypatch):
+    monkeypatch.setattr(execute, "attempt", lambda planned, run, threads, stopping, *_: stopping.wait())
+    with pytest.raises(KeyboardInterrupt):
+        execute.run_study(planned, [None])
+    assert [future.done() for future in interrupted_at_the_start] == [True]

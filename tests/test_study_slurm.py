@@ -1,6 +1,7 @@
 """What a run on a cluster is, and what the driver does about it, without a cluster."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -403,14 +404,38 @@ def test_nodes_that_see_the_folder_as_it_was_are_not_asked_for_ever(chained, que
     hand_over = submit._submit
 
     def hand(study, groups, *rest):
-        asked = [[run | {"sources": ["out of sight"]} for run in group] for group in groups]
-        return hand_over(study, asked if len(sbatch) < blind else groups, *rest)
+        with monkeypatch.context() as patch:
+            if len(sbatch) < blind:
+                patch.setattr(state, "of", lambda *_: "waiting")
+            return hand_over(study, groups, *rest)
 
     monkeypatch.setattr(submit, "_submit", hand)
-    why = "not started: its source out of sight is not done"
-    watch = Seen()
-    assert slurm.run_study(chained, Cluster(), watch, retries=2) == ({OTHER: why} if blind > 3 else {})
+    why = f"StaleFolder: its task did not see that its source {RUN} is done"
+    assert slurm.run_study(chained, Cluster(), Seen(), retries=2) == ({OTHER: why} if blind > 3 else {})
     assert sbatch == [OTHER] * min(blind + 1, 3)
+    assert len(attempts.tries("s", OTHER)) == min(blind, 3)
+    if blind > 3:
+        assert row(chained, OTHER) == ("failed", why)
+        assert slurm.run_study(chained, Cluster(), Seen(), retries=0) == {OTHER: why}, "a new start asks again"
+        assert sbatch == [OTHER] * 4
+
+
+def test_a_run_that_something_else_had_is_handed_over_as_often_as_it_is_free(planned, queue, sbatch, monkeypatch):
+    """Its task met another attempt, which died: that is no failure of the task."""
+    finish(planned, OTHER)
+    hand_over, met = submit._submit, count()
+
+    def hand(study, groups, *rest):
+        (task,) = hand_over(study, groups, *rest)
+        if groups[0][0]["id"] == RUN and next(met) < 4:
+            shutil.rmtree(state.folder(planned) / RUN)
+            jobs.end(study, RUN, f"s-{task}", "not started: attempt 1 on another executes it")
+        return [task]
+
+    monkeypatch.setattr(submit, "_submit", hand)
+    assert slurm.run_study(planned, Cluster(), Seen(), retries=0) == {}
+    assert sbatch.count(RUN) == 5
+    assert attempts.tries("s", RUN) == []
 
 
 @pytest.mark.parametrize("said", ["SUSPENDED", "RUNNING", None])
@@ -437,7 +462,7 @@ def test_the_driver_may_leave(planned, follow):
     assert handed == []
 
 
-def test_a_warning_has_the_state_saved(here):
+def test_a_warning_has_the_state_saved(here, monkeypatch):
     """And children started meanwhile do not see the signal, which would end them."""
     folder = here.runs / "s" / runs.CHECKPOINTS / RUN
     called, saved = threading.Event(), folder / "training.pt"
@@ -452,9 +477,16 @@ def test_a_warning_has_the_state_saved(here):
         assert not called.is_set()
         (folder / "other.pt").symlink_to("gone")  # between two looks
         assert not called.wait(3 * LOOK_AGAIN_S)
+        with monkeypatch.context() as patch:
+            patch.setattr(task, "listed", _refuse)
+            assert not called.wait(3 * LOOK_AGAIN_S)
         saved.write_text("state")
         assert called.wait(60)
     assert signal.SIGUSR2 not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def _refuse(*_):
+    raise OSError(5, "Input/output error")
 
 
 def test_without_a_warning_nothing_is_saved(here):

@@ -21,6 +21,8 @@ from lib.report.markdown import LABEL
 TEXT_WIDTH = 16.2 / 2.54  # inches between the margins of the PDF's page: draw at this width, it is not rescaled
 SCREEN_DPI, PAGE_DPI = 144, 220
 PADDING = 0.02  # inches around a figure
+# With these, `set_layout_engine(None)` means no engine: each, also one that does nothing, has `savefig` draw twice.
+NO_ENGINE = {"figure.autolayout": False, "figure.constrained_layout.use": False}
 
 
 def setup():
@@ -53,14 +55,15 @@ def figure(fig, label, caption, folder=None, vector=True):
     label or caption unfit. A label used twice stops the export, not this call: a cell may run again.
     """
     caption = _check(label, caption, "fig-")
-    box = _lay_out(fig)
-    screen = _drawn(fig, box, "png", dpi=SCREEN_DPI if vector else PAGE_DPI)
-    data = {"image/png": base64.b64encode(screen).decode(), "text/plain": caption}
-    if vector:
-        data["image/svg+xml"] = _drawn(fig, box, "svg", metadata={"Date": None}).decode()
-    if folder is not None:
-        _write(folder, f"{label}.pdf", _drawn(fig, box, "pdf", metadata={"CreationDate": None}))
-        _write(folder, f"{label}.png", _drawn(fig, box, "png", dpi=PAGE_DPI))
+    with plt.rc_context(NO_ENGINE):
+        box = _lay_out(fig)
+        screen = _drawn(fig, box, "png", dpi=SCREEN_DPI if vector else PAGE_DPI)
+        data = {"image/png": base64.b64encode(screen).decode(), "text/plain": caption}
+        if vector:
+            data["image/svg+xml"] = _drawn(fig, box, "svg", metadata={"Date": None}).decode()
+        if folder is not None:
+            _write(folder, f"{label}.pdf", _drawn(fig, box, "pdf", metadata={"CreationDate": None}))
+            _write(folder, f"{label}.png", _drawn(fig, box, "png", dpi=PAGE_DPI))
     plt.close(fig)
     shown = {"image/png": {"width": _width_on_screen(screen, SCREEN_DPI if vector else PAGE_DPI)}}
     display(data, raw=True, metadata={**shown, "report": {"label": label, "caption": caption}})
@@ -120,9 +123,7 @@ def _lay_out(fig):
             if "$" in text.get_text() and not text.get_text().startswith(r"$\mathdefault{"):  # of a logarithmic scale
                 text.set_parse_math(False)
         fig.draw_without_rendering()
-    # no engine at all: one that does nothing, as "none" leaves it, has each `savefig` draw twice
-    with plt.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
-        fig.set_layout_engine(None)
+    fig.set_layout_engine(None)
     return fig.get_tightbbox().padded(PADDING)
 
 

@@ -110,7 +110,8 @@ def attempt(
     written into a folder of this attempt, which takes the run's place by one rename: whatever dies, a run is never
     half there, and of two attempts at once the first result stays. The states of its trainings go after that, so
     whatever is lost before is soon made again. A failed attempt is published too, with its notebook and `error.json`,
-    unless it failed because the study is `stopping`. `gpu` is the number of the only one that the run shall see.
+    unless it failed because the study is `stopping`. An attempt whose folder another host took for dead publishes
+    nothing, and its error, LostRun, is one that may heal. `gpu` is the number of the only one that the run shall see.
     """
     study = state.folder(planned)
     if state.of(planned, run) == "done":

@@ -8,6 +8,7 @@ of one that was removed because nothing was heard of its host.
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import sys
@@ -23,6 +24,9 @@ from lib import markup, paths, progress, runs
 from lib.files import listed, read_known, write_json
 
 TRIES, LOST = ".tries", ".lost"
+NUMBERS = range(1, 10**6)  # of attempts; others are not ours
+NAME = re.compile(r"([1-9]\d{0,5})", re.ASCII)
+MISSED_MOST = 1000  # times in a row that other attempts may take a folder along before it is used
 ATTEMPT, BEAT = "attempt.json", "beat"
 BEAT_S = 5.0
 SILENT_S = 12 * BEAT_S  # an attempt elsewhere that has not been heard of for so long is lost; folders may be slow
@@ -38,7 +42,7 @@ def begin(study: str, run: str, **facts) -> Path:
     No two processes get one folder, on whichever hosts they are. OSError where nothing can be written.
     """
     folder = paths.RUNS / study / runs.ATTEMPTS
-    number = 1 + max(_numbers(study, run), default=0)
+    number, missed = 1 + max(_numbers(study, run), default=0), 0
     while True:
         work = folder / f"{run}.{number}"
         try:
@@ -47,7 +51,11 @@ def begin(study: str, run: str, **facts) -> Path:
         except FileExistsError:
             number += 1
         except FileNotFoundError:  # the first attempt, or the last one ended just now, and took the empty folder along
-            _make(folder)
+            missed += 1
+            if missed > MISSED_MOST:  # a link in its path leads nowhere
+                raise
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                folder.mkdir(parents=True)
     try:
         _write(work, run, number, facts)
     except OSError:
@@ -58,27 +66,20 @@ def begin(study: str, run: str, **facts) -> Path:
 
 def _numbers(study: str, run: str) -> list[int]:
     """Of the attempts at `run` that are under way, that count, and that may go on although they were removed."""
-    reserved = [path.name.removeprefix(f"{run}.") for path in listed(paths.RUNS / study / TRIES, f"{run}.*{LOST}")]
-    known = [one["number"] for one in (*_of(study, run), *tries(study, run))]
-    return known + [int(name.removesuffix(LOST)) for name in reserved if name.removesuffix(LOST).isdecimal()]
+    reserved = [path.stem for path in listed(paths.RUNS / study / TRIES, f"{run}.*{LOST}")]
+    numbers = [match[1] for name in reserved if (match := NAME.fullmatch(name.removeprefix(f"{run}.")))]
+    return [one["number"] for one in (*_of(study, run), *tries(study, run))] + [int(number) for number in numbers]
 
 
-def _reserve(study: str, record: dict) -> None:
-    """Its host may only be suspended, and write on: no other attempt gets this one's number, and so its folder."""
-    path = paths.RUNS / study / TRIES / f"{_name(record)}{LOST}"
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-
-
-def _make(folder: Path) -> None:
+def _reserve(study: str, name: str) -> bool:
+    """Keep the number, and so the folder, from other attempts: this one's host may only be suspended, and write on."""
+    path = paths.RUNS / study / TRIES / f"{name}{LOST}"
     try:
-        folder.mkdir(parents=True)
-    except FileNotFoundError:  # what it lies in has gone, too
-        pass
-    except FileExistsError:
-        if folder.is_symlink():  # to nowhere
-            raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        return True
+    except OSError:
+        return False
 
 
 def _write(work: Path, run: str, number: int, facts: dict) -> None:
@@ -94,8 +95,22 @@ def _write(work: Path, run: str, number: int, facts: dict) -> None:
 
 
 def still_ours(work: Path) -> bool:
-    """Whether the folder is that of the attempt that this process began in it, and of no other since."""
-    return work in _OURS and read(work) == _OURS[work]
+    """Whether the folder is that of the attempt that this process began in it, and of no other since.
+
+    That it cannot be read for a moment is no sign of the contrary.
+    """
+    found = read(work)
+    return work in _OURS and (found == _OURS[work] if found else not _gone(work / ATTEMPT))
+
+
+def _gone(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def beside(study: str, work: Path) -> int:
@@ -157,13 +172,17 @@ def tries(study: str, run: str = "*") -> list[dict]:
     pattern = "*" if run == "*" else f"{run}.*"
     files = listed(paths.RUNS / study / TRIES, f"{pattern}.json")
     found = [one for path in files if (one := read_known(path, run=str, number=int, error=str))]
-    return sorted((one for one in found if run in ("*", one["run"])), key=lambda one: (one["run"], one["number"]))
+    mine = [one for one in found if run in ("*", one["run"]) and one["number"] in NUMBERS]
+    return sorted(mine, key=lambda one: (one["run"], one["number"]))
 
 
 def forget(study: str) -> None:
-    """A new start: earlier failures no longer count."""
-    for path in listed(paths.RUNS / study / TRIES, "*.json"):
-        with contextlib.suppress(OSError):  # the folder stays: another engine may write there
+    """A new start: earlier failures no longer count. The folder stays, for another engine may write there."""
+    folder = paths.RUNS / study / TRIES
+    halves = listed(folder, ".*")  # of writes: those of processes that died stay
+    clock = _clock(folder) if halves else 0.0
+    for path in (*listed(folder, "*.json"), *(half for half in halves if _silent(half, clock))):
+        with contextlib.suppress(OSError):
             path.unlink()
 
 
@@ -183,22 +202,24 @@ def clear(study: str, spare: Collection[str] = ()) -> list[dict]:
             shutil.rmtree(aside, ignore_errors=True)
     dead = [record for record in under_way(study) if not record["alive"] and record["run"] not in spare]
     for record in dead:
-        if not here(record):
-            _reserve(study, record)
-        shutil.rmtree(folder / _name(record), ignore_errors=True)
-    _clear_unrecorded(folder, spare)
+        if here(record) or _reserve(study, _name(record)):
+            shutil.rmtree(folder / _name(record), ignore_errors=True)
+    _clear_unrecorded(study, folder, spare)
     _remove_empty(folder)
+    for path in listed(folder.parent / TRIES, f"*{LOST}"):
+        if (folder.parent / path.stem.rpartition(".")[0] / runs.METRICS).is_file():
+            path.unlink(missing_ok=True)  # a run that is done has no further attempt
     for states in listed(folder.parent / runs.CHECKPOINTS, "*"):
         drop_states(study, states.name)
     return dead
 
 
-def _clear_unrecorded(folder: Path, spare: Collection[str]) -> None:
+def _clear_unrecorded(study: str, folder: Path, spare: Collection[str]) -> None:
     """Remove what died between its `mkdir` and its record, or met a full disk there."""
     found = [work for work in listed(folder, "*") if _own(work) is None]
     clock = _clock(folder) if found else 0.0
     for work in found:
-        if work.name.rpartition(".")[0] not in spare and _silent(work, clock):
+        if work.name.rpartition(".")[0] not in spare and _silent(work, clock) and _reserve(study, work.name):
             shutil.rmtree(work, ignore_errors=True)
 
 
@@ -231,7 +252,7 @@ def _of(study: str, run: str) -> list[dict]:
 def read(work: Path) -> dict | None:
     """What `attempt.json` says; None where the folder has none, being made, published, or an older version's."""
     record = read_known(work / ATTEMPT, run=str, number=int, host=str, process=int, born=int | float)
-    return record if record and record["process"] > 0 else None
+    return record if record and record["process"] > 0 and record["number"] in NUMBERS else None
 
 
 def _own(work: Path) -> dict | None:

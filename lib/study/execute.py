@@ -250,6 +250,7 @@ def drop_orphans(waiting: list[dict], errors: dict[str, str]) -> list[dict]:
 @contextlib.contextmanager
 def _only_driver(planned: dict, on_wait: Callable[[str], None]):
     """Hold the study's lock. The kernel releases it when this process dies, however that happens."""
+    state.refuse_links(planned)
     path = state.folder(planned) / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, owner = FileLock(path), path.with_suffix(".owner")

@@ -41,7 +41,7 @@ def judged(planned: dict, chosen: list[dict]) -> dict[str, dict]:
     - done, running: as its folder and the record of its attempt say;
     - waiting: SLURM has it, or its task is between two of its runs;
     - lost, failed: it ended, `heals` says whether another try may help, and `free` that nothing executes it;
-    - new: nobody has it; as for one that ended where its task did not begin it.
+    - new: nobody has it; with the same two, and `detail`, if a task had it and did not begin it.
 
     `detail` is why, in one line. `held` says whether SLURM may still execute it: its task is not over, or SLURM does
     not answer. Only a run that comes to its end with a task that SLURM lists has that task's `record`.

@@ -24,6 +24,7 @@ def execute_runs(planned: dict, names: list[str], threads: int | None = None) ->
         for source in known[name]["sources"]:
             if state.of(planned, known[source]) != "done" and source not in names[:position]:
                 raise ValueError(f"{name} needs {source}, which is not done: execute that first")
+    state.refuse_links(planned)
     state.check(planned)
     if not (state.folder(planned) / state.PLAN).is_file():
         state.save(planned)
@@ -32,6 +33,11 @@ def execute_runs(planned: dict, names: list[str], threads: int | None = None) ->
         if error := stoppable(execute_run, planned, known[name], threads):
             errors[name] = error
     return errors
+
+
+def not_done(source: str) -> str:
+    """Why a run does not start before `source`."""
+    return f"not started: its source {source} is not done"
 
 
 def execute_run(
@@ -44,7 +50,7 @@ def execute_run(
     stopping = stopping or threading.Event()
     missing = [s for s in run["sources"] if state.of(planned, {"id": s}) != "done"]
     if missing:
-        return f"not started: its source {missing[0]} is not done"
+        return not_done(missing[0])
     task = os.environ.get(attempts.SLURM_TASK)
     others = [one for one in attempts.under_way(planned["study"]) if one["run"] == run["id"] and one["alive"]]
     if other := next((one for one in others if not task or one.get("slurm") != task), None):

@@ -10,6 +10,7 @@ from filelock import FileLock
 from lib.study import attempts, jobs, judgement, private, squeue, state
 from lib.study.cluster import Cluster
 from lib.study.execute import RETRIES, Watch, drop_orphans
+from lib.study.one import not_done
 from lib.study.submit import submit
 
 POLL_S, POLL_MOST_S = 2.0, 15.0  # SLURM is asked less often while nothing changes
@@ -121,8 +122,11 @@ class _Driver:
             self.watch.started(run)
         if now["state"] == "done":
             self._end(run, None)
-        if now["state"] == "new" and not self._stale(run, now):
-            return True
+        if now["state"] == "new":
+            unseen = self._unseen(run, now)
+            if unseen is None:
+                return True
+            now = now | {"detail": f"StaleFolder: its task did not see that its source {unseen} is done"}
         if not now.get("free"):
             self.due.discard(run["id"])
             return False
@@ -137,23 +141,24 @@ class _Driver:
         self._close(run, now["detail"])
         return False
 
-    def _stale(self, run: dict, now: dict) -> bool:
-        """Whether its task did not start it for want of a source that is done: its node sees the folder as it was."""
-        return "detail" in now and all(state.of(self.planned, {"id": s}) == "done" for s in run["sources"])
+    def _unseen(self, run: dict, now: dict) -> str | None:
+        """The source for want of which its task did not start it, if it is done: the node has the folder as it was."""
+        missed = next((s for s in run["sources"] if now.get("detail") == not_done(s)), None)
+        return missed if missed and state.of(self.planned, {"id": missed}) == "done" else None
 
     def _failures(self, run: dict, now: dict) -> int:
         """How often it has failed since our start, this time included, under whichever driver."""
         study, identifier = self.planned["study"], run["id"]
-        if now["state"] == "lost":
+        if now["state"] in ("lost", "new"):
             _record(study, identifier, now["detail"])
         self.seen[identifier] += 1
         return max(self.seen[identifier], len(attempts.tries(study, identifier)) - self.before[identifier])
 
     def _close(self, run: dict, error: str, record: bool = True) -> None:
-        """Nothing more is done for `run`; what SLURM alone knew, and soon forgets, is written down."""
+        """Nothing more is done for `run`; what SLURM alone knew, and soon forgets, or only we, is written down."""
         study, identifier = self.planned["study"], run["id"]
         entry = jobs.records(study, [identifier]).get(identifier) if record else None
-        if entry and not jobs.ended(study, identifier, entry):
+        if entry and (jobs.ended(study, identifier, entry) or {}).get("error") != error:
             jobs.end(study, identifier, entry["name"], error)
         self.errors[run["id"]] = error
         self._end(run, error)
@@ -186,6 +191,7 @@ def _tidy(planned: dict) -> None:
 @contextlib.contextmanager
 def _turn(planned: dict):
     """Of several drivers one at a time looks and submits, so that no run is handed over twice."""
+    state.refuse_links(planned)
     path = state.folder(planned) / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path):

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from lib import markup, parameters, paths, runs
-from lib.files import read_json, read_known, write_json
+from lib.files import listed, read_json, read_known, write_json
 from lib.study import spec
 
 PLAN = "plan.json"
@@ -77,6 +77,16 @@ def gaps(planned: dict) -> dict[str, str]:
     why = {"failed": lambda run: reason(planned, run), "waiting": lambda run: "not executed yet"}
     states = [(run, of(planned, run)) for run in planned["runs"]]
     return {run["id"]: why[now](run) for run, now in states if now != "done"}
+
+
+def refuse_links(planned: dict) -> None:
+    """ValueError where something of the workbench's own beside the runs, such as `.attempts`, is a link.
+
+    A study's folder may come from others; what is written there, and cleared away, must lie in it.
+    """
+    for path in listed(folder(planned), ".*"):
+        if path.is_symlink():
+            raise ValueError(f"{path} is a link: only a folder or file in its place is written to, so remove it")
 
 
 def check(planned: dict) -> None:

@@ -155,5 +155,6 @@ def _save(study: str, run: str, ended: threading.Event) -> None:
     except OSError:  # a full folder: the last state has to do
         return
     while time.monotonic() < deadline and not ended.wait(LOOK_AGAIN_S):
-        if any(changed_ns(file) >= since for file in listed(folder, "*.pt")):
-            return
+        with contextlib.suppress(OSError):  # the folder's server may answer the next time
+            if any(changed_ns(file) >= since for file in listed(folder, "*.pt")):
+                return
