@@ -139,6 +139,10 @@ def test_by_compression_names_winners_and_falls():
     assert accuracy.by_compression(done[:0], plan, TASK) == []
     rising = " ".join(accuracy.by_compression(*study(run("snip", 1, 0.5), run("rand", 1, 0.5), run("snip", 9), run("rand", 5)), TASK))  # fmt: skip  # noqa: E501
     both(rising, "SNIP +8.0", "Rand +4.0")
+    equal = " ".join(accuracy.by_compression(*study(run("snip", 40, 0.5), run("rand", 10, 0.5), run("snip", 10), run("rand", 10.04)), TASK))  # fmt: skip  # noqa: E501
+    both(equal, "SNIP at compression 0.5 (40.00 %)", "Rand +0.0", "SNIP -30.0")
+    equal = " ".join(accuracy.by_compression(*study(run("snip", 10), run("rand", 10)), TASK))
+    both(equal, "Rand and SNIP at compression 1 (10.00 %)")
 
 
 def test_collapses_are_named_one_by_one():
@@ -383,6 +387,18 @@ def test_conclusions_follow_the_numbers():
     both(opposite, "SNIP loses least (1.0 points)", "Rand most (50.0 points)")
     unknown = conclusions.conclusions(book(*rows), [clock.assign(macs_kept=math.nan)], [])
     assert "MACs" not in unknown, "examples of the notebook timing have none counted"
+
+
+def test_guessing_is_no_merit():
+    """What guesses at both compressions loses nothing, and of methods that all guess none is the best."""
+    rows = [run("synflow", 10, 0.5), run("snip", 80, 0.5), run("rand", 70, 0.5), run("synflow", 10), run("snip", 10)]
+    said = conclusions.conclusions(book(*rows, run("rand", 10.1)), [], [])
+    both(said, "At compression 1 no method on MNIST / FC is better than guessing, of 3 compared.")
+    both(said, "Rand loses least (59.9 points) and SNIP most (70.0 points)")
+    said = conclusions.conclusions(book(*rows, run("rand", 60)), [], [])
+    both(said, "the most accurate method on MNIST / FC is Rand (60.0 %)", "Rand loses least (10.0 points)")
+    said = conclusions.conclusions(book(*rows[:2], *rows[3:5]), [], [])
+    assert "loses least" not in said
 
 
 def test_without_an_accuracy_run_there_is_nothing_to_conclude_from_them():

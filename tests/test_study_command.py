@@ -80,7 +80,12 @@ def test_bad_study(here, call, block, message):
     here.write("s", STUB, block)
     for action in ("run", "report", "status"):
         assert message in refused(call(action, "s"))
-    refused(call("list"))
+    here.write("whole", STUB, title="This one is whole")
+    code, out, err = call("list")
+    assert code == 2
+    assert "This one is whole" in out, "the others are shown all the same"
+    assert message in err
+    assert err.count("\n") == 1
     assert not here.runs.exists()
 
 
@@ -146,10 +151,10 @@ def test_report_without_runs(here, call):
         ((), "required"),
         (("fly",), "invalid choice"),
         (("run",), "required"),
-        (("run", "s", "--jobs", "0"), "received '0', allowed is a whole number from 1 on"),
+        (("run", "s", "--jobs", "0"), "received '0', allowed is a whole number from 1 to 1000000"),
         (("run", "s", "--jobs", "two"), "received 'two'"),
         (("run", "s", "--seeds", "-1"), "argument"),
-        (("run", "s", "--seeds", "1.5"), "received '1.5', allowed is a whole number from 0 on"),
+        (("run", "s", "--seeds", "1.5"), "received '1.5', allowed is a whole number from 0 to 4294967295"),
         (("run", "s", "--seeds"), "expected at least one argument"),
         (("status", "s", "--jobs", "2"), "unrecognized arguments"),
     ],
@@ -311,3 +316,28 @@ def test_a_run_that_waits_for_the_machine_says_so(here, monkeypatch):
     first, second = said.getvalue().splitlines()
     assert first.endswith(": started") or second.endswith(": started")
     assert f"{planned['runs'][1]['id']}: waits until the machine is free" in said.getvalue()
+
+
+@pytest.mark.parametrize("seeds", [["1", "2", "1"], [str(2**32)], ["9" * 30], ["²"]])
+def test_seeds_that_cannot_be(here, call, seeds):
+    here.write("s", STUB)
+    assert "seeds: received " in refused(call("run", "s", "--seeds", *seeds))
+    here.write("s", STUB, seeds=[int(seed) if seed.isdecimal() else seed for seed in seeds])
+    assert "seeds" in refused(call("run", "s"))
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_a_narrow_terminal_shows_every_word(here, call, width):
+    """Whole ids, and nothing is cut off at the right."""
+    here.write("s", STUB)
+    planned = state.plan("s")
+    failed = {"state": "failed", "attempt": 3, "where": "n1", "detail": f"ValueError: {'why ' * 30}end"}
+    table = [{"run": run["id"]} | failed for run in planned["runs"]]
+    console = Console(width=width, file=io.StringIO())
+    console.print(command._shown(planned, table, width))
+    shown = console.file.getvalue()
+    assert max(map(len, shown.splitlines())) <= width
+    for row in table:
+        assert row["run"] in shown
+    assert shown.count("why") == 30 * len(table)
+    assert shown.count("end") == len(table)

@@ -16,8 +16,9 @@ from stub_study import ROOT, until
 from submitit.core.utils import UncompletedJobError
 
 from lib import files, runs
-from lib.files import SAVE_NOW
+from lib.files import SAVE_NOW, write_json
 from lib.study import attempts, jobs, judgement, private, slurm, squeue, state, status, submit, task
+from lib.study.attempt import publish
 from lib.study.cluster import Cluster
 from lib.study.execute import Watch
 from lib.study.task import LOOK_AGAIN_S, Task, warned
@@ -199,7 +200,10 @@ def test_what_waits_for_a_failure_has_failed(here, queue):
 
 class Seen(Watch):
     def __init__(self):
-        self.tries, self.ends, self.left = [], {}, []
+        self.tries, self.ends, self.left, self.had = [], {}, [], []
+
+    def waiting(self, runs, why):
+        self.had.append(([run["id"] for run in runs], why))
 
     def later(self, runs, why):
         self.left.append(([run["id"] for run in runs], why))
@@ -628,7 +632,8 @@ def test_a_folder_that_takes_nothing_is_the_error(planned, here, queue, in_task,
     assert ended(RUN) is None
 
 
-def test_what_tasks_leave_goes_when_their_runs_are_done(planned, here, queue, monkeypatch):
+def test_what_tasks_leave_goes_when_they_are_over(planned, here, queue, monkeypatch):
+    """But for the last task of a run that is not done: its log may say why."""
     monkeypatch.setenv(private.FOLDER, str(here.root / "submit"))
     where = private.folder("s")
     for number in ("5_0", "5_1", "6", "7", "8_0"):
@@ -638,19 +643,72 @@ def test_what_tasks_leave_goes_when_their_runs_are_done(planned, here, queue, mo
         (where / f"{number}_submission.sh").write_text("")
         (where / f".submission_file_{number}.sh").symlink_to(where / f"{number}_submission.sh")
 
+    def left() -> set[str]:
+        slurm._tidy(planned)
+        return {path.name.split("_submi")[0].removesuffix("_0_log.out") for path in where.glob("*_submission.sh")} | {
+            path.name.removesuffix("_submitted.pkl") for path in where.glob("*_submitted.pkl")
+        }
+
+    going = {"5_0", "5_1", "8_0"}
+    monkeypatch.setattr(squeue, "going", lambda: going)
     jobs.write("s", RUN, "s-1", 0, "5_0")
-    jobs.write("s", OTHER, "s-2", 0, "6")
-    slurm._tidy(planned)
-    everything = sorted(path.name for path in where.iterdir())
+    jobs.write("s", "of another plan", "s-2", 0, "6")
+    assert left() == {"5", "5_0", "5_1", "6", "8", "8_0"}, "7 was given up for another task"
     finish(planned, RUN)
-    queue["5_0"] = "COMPLETING"
-    slurm._tidy(planned)
-    assert sorted(path.name for path in where.iterdir()) == everything
+    assert left() == {"5", "5_0", "5_1", "6", "8", "8_0"}
+    going -= {"5_0", "8_0"}
+    assert left() == {"5", "5_1", "6"}
+    write_json(here.runs / "s" / "of another plan" / runs.METRICS, {})
+    assert left() == {"5", "5_1"}
+    monkeypatch.setattr(squeue, "going", lambda: None)
+    assert left() == {"5", "5_1"}
+    monkeypatch.setattr(squeue, "going", set)
+    assert left() == set()
+    assert list(where.iterdir()) == []
+
+
+def test_a_driver_says_what_slurm_has_already_and_why_a_task_does_not_start(planned, queue, follow, monkeypatch):
+    def look(records):
+        reason = "Priority" if turns[0] < 3 else "PartitionConfig"
+        tasks = {task: {"state": now, "where": "n1", "reason": reason} for task, now in queue.items()}
+        return {"tasks": tasks, "names": {}}
+
+    def tick():
+        turns[0] += 1
+        if turns[0] == 8:
+            for run in (RUN, OTHER):
+                finish(planned, run)
+
+    turns = [0]
+    monkeypatch.setattr(squeue, "look", look)
+    monkeypatch.setattr(Seen, "tick", lambda self: tick())
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    queue["5_0"] = "PENDING"
+    errors, handed, watch = follow(lambda *_: None)
+    assert (errors, handed) == ({}, [OTHER])
+    assert watch.had == [
+        ([RUN], "in the queue, Priority; options of this command do not reach them, scancel ends them"),
+        ([RUN, OTHER], "in the queue, PartitionConfig"),
+    ]
+
+
+def test_a_run_whose_task_is_busy_with_others_waits_for_them(planned, queue, monkeypatch):
+    for index, run in enumerate((RUN, OTHER)):
+        jobs.write("s", run, "s-1", index, "5_0")
+    queue["5_0"] = "RUNNING"
+    assert row(planned, OTHER) == ("waiting", "SLURM 5_0: begins on n1")
+    begin(monkeypatch, "5_0")
+    assert row(planned, OTHER) == ("waiting", "SLURM 5_0: after others of its task on n1")
+
+
+def test_a_failed_run_says_where(planned, here, queue, monkeypatch):
+    work = begin(monkeypatch, "5_0", "n1")
+    write_json(work / runs.ERROR, {"error": "ValueError: no"})
+    publish(work, here.runs / "s" / RUN)
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    jobs.end("s", RUN, "s-1", "ValueError: no")
     queue["5_0"] = "COMPLETED"
-    slurm._tidy(planned)
-    assert sorted(path.name for path in where.iterdir()) == [name for name in everything if not name.startswith("5_0_")]
-    jobs.write("s", RUN, "s-1", 1, "5_1")
-    finish(planned, OTHER)
-    slurm._tidy(planned)
-    assert {path.name.partition("_")[0] for path in where.glob("[!.]*")} == {"7", "8"}
-    assert len(list(where.glob(".submission_file_*"))) == 2
+    found = next(one for one in status.rows(planned, judgement.queued(planned)) if one["run"] == RUN)
+    assert [found[name] for name in ("state", "attempt", "where", "detail")] == [
+        "failed", 1, "n1, SLURM 5_0", "ValueError: no",
+    ]  # fmt: skip

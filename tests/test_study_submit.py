@@ -1,6 +1,7 @@
 """How runs are handed over: groups, arrays, what waits for what, and a folder of one's own."""
 
 import stat
+import subprocess
 
 import pytest
 
@@ -135,7 +136,7 @@ def test_what_sbatch_is_asked(planned, monkeypatch):
     assert asked["exclusive"] is True
     assert (asked["time"], asked["mem"], asked["cpus_per_task"], asked["array_parallelism"]) == (1440, "4G", 3, 7)
     assert "export WORKBENCH_DATA='/a folder/data'" in asked["setup"]
-    assert asked["setup"][-1] == "module load cuda"
+    assert asked["setup"][-2] == "module load cuda"
     plain = submit.parameters("s-1", (), False, Cluster())
     assert {"dependency", "exclusive", "partition", "gres", "mem"}.isdisjoint(plain)
 
@@ -237,3 +238,21 @@ def test_handed_over_and_written_down(planned, tmp_path, monkeypatch):
     assert len({record["name"] for record in found.values()}) == 1
     submit.submit(planned, planned["runs"][:1], {}, Cluster())
     assert records()[name("a")]["task"] == "123"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("true # as ever", ""), ("false # 'no'", "--setup false # 'no': failed\n"), ("sh -c 'exit 3'", "failed\n")],
+)
+def test_a_setup_line_that_fails_ends_the_task(line, message):
+    lines = submit.parameters("s-1", (), False, Cluster(setup=[line]))["setup"]
+    done = subprocess.run(["bash", "-c", "\n".join([*lines, "echo goes on"])], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == ((1, "") if message else (0, "goes on\n"))
+    assert done.stderr.endswith(message)
+
+
+def test_a_folder_that_cannot_be_made_names_its_variable(here, monkeypatch):
+    (here.root / "file").touch()
+    monkeypatch.setenv(private.FOLDER, str(here.root / "file" / "mine"))
+    with pytest.raises(OSError, match=f"cannot be made .Not a directory.: set {private.FOLDER} to"):
+        private.folder("s")

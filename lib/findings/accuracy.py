@@ -163,13 +163,14 @@ def by_compression(done: pd.DataFrame, plan: pd.DataFrame, task: str) -> list[st
     for compression in table.columns:
         column = table[compression].dropna()
         if len(column) > 1:
-            said.append(f"{column.idxmax()} at {shares.say(compression, word)} ({column.max():.2f} %)")
+            first = " and ".join(column.index[column == column.max()])
+            said.append(f"{first} at {shares.say(compression, word)} ({column.max():.2f} %)")
     parts = [f"The most accurate method of {task}: {', '.join(said)}."] if said else []
     whole = table.dropna()
     if len(whole) > 1 and whole.shape[1] > 1:
         low, high = whole.columns.min(), whole.columns.max()
         loss = (whole[low] - whole[high]).sort_values()
-        falls = ", ".join(f"{name} {-value:+.1f}" for name, value in loss.items())
+        falls = ", ".join(f"{name} {round(-value, 1) + 0.0:+.1f}" for name, value in loss.items())
         change = f"From {shares.say(low, word)} to {shares.say(high, word)}"
         parts.append(f"{change} the accuracies change by {falls} points.")
     return parts

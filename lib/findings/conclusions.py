@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from lib import catalog, markup, shares, tables
-from lib.findings import cost
+from lib import catalog, markup, shares, summary, tables
+from lib.findings import accuracy, cost
 
 
 def title(book: SimpleNamespace, more: Sequence[str] = ()) -> str:
@@ -64,6 +64,10 @@ def _best(book) -> list[str]:
         of = f"{len(means)} compared" + (
             f" ({wanted['method'].nunique()} planned)" if wanted["method"].nunique() > len(means) else ""
         )
+        if means.max() <= accuracy.guessing(**summary.test_set(book, task)):
+            at = shares.say(hardest, runs["word"].iloc[0])
+            said.append(f"At {at} no method on {task} is better than guessing, of {of}.")
+            continue
         first = list(means.index[means == means.max()])
         which = f"method on {task} is" if len(first) == 1 else f"methods on {task} are, equally,"
         said.append(
@@ -84,7 +88,10 @@ def conclusions(book: SimpleNamespace, timings: list[pd.DataFrame], others: list
 
 
 def _robust(book) -> list[str]:
-    """The method that loses least from the mildest to the hardest compression, where both were run."""
+    """The method that loses least from the mildest to the hardest compression, where both were run.
+
+    What only guesses at the mildest has nothing to lose.
+    """
     said = []
     for task in tables.tasks(book.done) if len(book.done) else []:
         runs = book.done[(book.done["task"] == task) & (book.done["pruner"] != "dense")]
@@ -92,8 +99,9 @@ def _robust(book) -> list[str]:
         if table.shape[1] < 2 or len(table) < 2:
             continue
         word, low, high = runs["word"].iloc[0], table.columns.min(), table.columns.max()
+        table = table[table[low] > accuracy.guessing(**summary.test_set(book, task))]
         loss = table[low] - table[high]
-        if loss.max() == loss.min():
+        if len(loss) < 2 or loss.max() == loss.min():
             continue
         said.append(
             f"From {shares.say(low, word)} to {shares.say(high, word)} on {task}, {loss.idxmin()} loses least "

@@ -22,6 +22,7 @@ TELL_EVERY_S = 60.0
 WATCH_S = 2.0
 HELD = "waits until the machine is free of timed runs, or, if it is one, of others"
 WIDE = 10_000  # characters
+BESIDE = 70  # characters that the table of runs needs beside their ids
 
 CODES = "Exit code: 0 all done, 1 a run or the report failed or is missing, 2 bad input, 130 interrupted."
 
@@ -85,7 +86,7 @@ def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
         type=_seed,
         nargs="+",
         metavar="SEED",
-        help="in place of the file's, or of the last run's or report's",
+        help="in place of the file's" + ("" if name == "run" else ", or of those of the last run or report"),
     )
     return command
 
@@ -95,12 +96,12 @@ def _positive(text: str) -> int:
 
 
 def _seed(text: str) -> int:
-    return _whole(text, 0)
+    return _whole(text, 0, spec.SEED_MOST)
 
 
-def _whole(text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"received {text!r}, allowed is a whole number from {least} on")
+def _whole(text: str, least: int, most: int = 10**6) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) <= most):
+        raise argparse.ArgumentTypeError(f"received {text!r}, allowed is a whole number from {least} to {most}")
     return int(text)
 
 
@@ -135,7 +136,10 @@ def run_on_slurm(planned: dict, given: argparse.Namespace, console: Console) -> 
         console.print("What SLURM has goes on; scancel ends it, and another run picks it up.")
         raise
     if detach and not errors:
-        console.print(f"python -m lib.study status {planned['study']} shows them, another run follows them.")
+        seeds = f" --seeds {' '.join(map(str, given.seeds))}" if given.seeds else ""
+        again = f"python -m lib.study run {planned['study']}{seeds} --engine slurm"
+        shown = f"python -m lib.study status {planned['study']} shows them"
+        console.print(f"{shown}; {again} follows them.", soft_wrap=True)
         return 0
     return max(_say_errors(planned, errors, console), make_report(planned, console) if given.report else 0)
 
@@ -201,6 +205,9 @@ class _Watch:
 
     def submitted(self, job: str, runs: list[dict]) -> None:
         self.console.print(f"SLURM {job}: {_names(runs)}", markup=False, highlight=False)
+
+    def waiting(self, runs: list[dict], why: str) -> None:
+        self.console.print(f"with SLURM: {_names(runs)}: {why}", markup=False, highlight=False, soft_wrap=True)
 
     def later(self, runs: list[dict], why: str) -> None:
         self.console.print(f"not submitted yet: {_names(runs)}: {why}", markup=False, highlight=False, soft_wrap=True)
@@ -296,13 +303,13 @@ def status(planned: dict, watch: bool, console: Console) -> int:
     if watch and console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             for table in looks:
-                live.update(_shown(planned, table), refresh=True)
+                live.update(_shown(planned, table, console.width), refresh=True)
         return _open(table)
     told = None
     for table in looks:
         if watch and told != (told := statuses.counts(table)):
             console.print(told)
-    console.print(_shown(planned, table))
+    console.print(_shown(planned, table, console.width))
     return _open(table)
 
 
@@ -320,16 +327,25 @@ def _open(table: list[dict]) -> int:
     return int(any(row["state"] != "done" for row in table))
 
 
-def _shown(planned: dict, table: list[dict]) -> Group:
+def _shown(planned: dict, table: list[dict], width: int) -> Group:
+    """A table, or where the terminal has no room beside the ids, which are to be copied whole, a paragraph a run."""
     title = Text(f"{planned['study']}: {planned['title']}")
+    longest = max((len(row["run"]) for row in table), default=0)
+    if width < longest + BESIDE:
+        return Group(title, *(Text(_in_words(row)) for row in table), Text(statuses.counts(table)))
     shown = Table(title=title, title_justify="left")
-    # ids are to be copied: whole, however narrow the terminal
-    shown.add_column("run", overflow="fold", min_width=max((len(row["run"]) for row in table), default=0))
-    for name in ("state", "attempt", "where", ""):
+    shown.add_column("run", overflow="fold", min_width=longest)
+    for name in ("state", "attempt", "where", "detail"):
         shown.add_column(name, overflow="fold")
     for row in table:
         shown.add_row(*(Text(str(row[name])) for name in ("run", "state", "attempt", "where", "detail")))
     return Group(shown, Text(statuses.counts(table)))
+
+
+def _in_words(row: dict) -> str:
+    attempt = f", attempt {row['attempt']}" if row["attempt"] else ""
+    where = f" on {row['where']}" if row["where"] else ""
+    return f"{row['run']}: {row['state']}{attempt}{where}{': ' if row['detail'] else ''}{row['detail']}"
 
 
 def execute(planned: dict, names: list[str], threads: int | None, console: Console) -> int:
@@ -344,12 +360,18 @@ def execute(planned: dict, names: list[str], threads: int | None, console: Conso
 
 
 def list_studies(console: Console) -> int:
-    table = Table("study", "runs", "title")
+    table, broken = Table("study", "runs", "title"), []
     for path in sorted(paths.STUDIES.glob("*.yaml")):
-        planned = state.plan(path.stem)
+        try:
+            planned = state.plan(path.stem)
+        except ValueError as error:  # the others are shown all the same
+            broken.append(str(error))
+            continue
         table.add_row(path.stem, str(len(planned["runs"])), Text(planned["title"]))
     console.print(table)
-    return 0
+    for error in broken:
+        print(f"error: {error}", file=sys.stderr)
+    return 2 if broken else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -378,7 +400,9 @@ def main(arguments: list[str] | None = None) -> int:
             return execute(planned, given.run, given.threads, console)
         return {"report": make_report, "keep": keep}[given.command](planned, console)
     except KeyboardInterrupt:
-        print("interrupted: finished runs are kept, start again to go on", file=sys.stderr)
+        began = given.command in ("run", "execute", "report")
+        kept = ": finished runs are kept, start again to go on" if began else ""
+        print(f"interrupted{kept}", file=sys.stderr)
         return 130
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)

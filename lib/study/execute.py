@@ -98,6 +98,9 @@ class Watch:
     def submitted(self, job: str, runs: list[dict]) -> None:
         """A cluster has `runs`, as tasks of `job`."""
 
+    def waiting(self, runs: list[dict], why: str) -> None:
+        """A cluster had `runs` already when the driver began, or has them in its queue for an unusual reason."""
+
     def later(self, runs: list[dict], why: str) -> None:
         """`runs` could not be submitted yet."""
 

@@ -50,8 +50,10 @@ def judged(planned: dict, chosen: list[dict]) -> dict[str, dict]:
     records = jobs.records(study, [run["id"] for run in chosen])
     said = squeue.look(records)  # before the folders: what has ended has written everything by then
     mine: dict[str, list[dict]] = {}
+    busy = set()  # tasks that execute one of their runs
     for one in attempts.under_way(study):
         mine.setdefault(one["run"], []).append(one)
+        busy |= {one.get("slurm")} if one["alive"] else set()
     found = {}
     for identifier, run in ((run["id"], run) for run in chosen):
         record = records.get(identifier)
@@ -59,6 +61,7 @@ def judged(planned: dict, chosen: list[dict]) -> dict[str, dict]:
             record = _known(record, said)
         end = jobs.ended(study, identifier, record) if record else None
         now = said["tasks"].get(record["task"]) if record and said else None
+        now = now and now | {"busy": record["task"] in busy}
         held = record is not None and _held(record, said)
         if record and not end:
             end = _own_failure(planned, run, record, held and now is not None)
@@ -133,7 +136,9 @@ def _waits(task: str | None, now: dict | None, mine: list[dict]) -> str:
         return f"SLURM {task}; {SILENT}" if task else SILENT
     if now["state"] == "RUNNING" and mine:
         return f"attempt {mine[-1]['number']} ended without a word, SLURM {task} goes on"
-    words = {"RUNNING": f"begins on {now['where']}", "PENDING": f"in the queue, {now['reason']}"}
+    begins = f"{'after others of its task' if now.get('busy') else 'begins'} on {now['where']}"
+    reason = f", {now['reason']}" if now["reason"] not in ("", "None") else ""
+    words = {"RUNNING": begins, "PENDING": f"in the queue{reason}"}
     return f"SLURM {task}: {words.get(now['state'], now['state'])}"
 
 

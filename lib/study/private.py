@@ -28,7 +28,11 @@ def folder(study: str) -> Path:
     """The same, made, with nobody else allowed in; OSError if it belongs to somebody else."""
     made = place(study)
     for each in (made.parent, made):
-        each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            why = f"cannot be made ({error.strerror}): set {FOLDER} to a folder of your own that all nodes see"
+            raise OSError(f"{each} {why}") from None
         if each.stat().st_uid != os.getuid():
             raise PermissionError(f"{each} belongs to another user: set {FOLDER} to a folder of your own")
     made.chmod(0o700)

@@ -7,6 +7,7 @@ from collections import Counter
 
 from filelock import FileLock
 
+from lib.files import listed
 from lib.study import attempts, jobs, judgement, private, squeue, state
 from lib.study.cluster import Cluster
 from lib.study.execute import RETRIES, Watch, drop_orphans
@@ -16,6 +17,11 @@ from lib.study.submit import submit
 POLL_S, POLL_MOST_S = 2.0, 15.0  # SLURM is asked less often while nothing changes
 AGAIN_S = 30.0  # after a submission was refused because there are too many
 LOCK = ".slurm.lock"
+# why a task waits for its turn, in SLURM's words and in those of `judgement`
+USUAL = {
+    f"in the queue, {reason}"
+    for reason in ("Priority", "Resources", "Dependency", "JobArrayTaskLimit", "BeginTime", "Prolog", "Cleaning")
+} | {"in the queue"}
 OUTSIDE = "what they build on is not done, and no task that SLURM lists"
 
 
@@ -92,6 +98,7 @@ class _Driver:
             attempts.forget(study)
         if first:
             self.before = Counter(one["run"] for one in attempts.tries(study))
+        self._tell(found, first)
         chosen = [run for run in list(self.open) if self._wanted(run, found[run["id"]], first)]
         for run in drop_orphans(self.open, self.errors):
             self._close(run, self.errors[run["id"]], record=False)
@@ -99,6 +106,22 @@ class _Driver:
         if chosen and time.monotonic() >= self.again:
             self._hand_over(chosen, found)
         return changed
+
+    def _tell(self, found: dict[str, dict], first: bool) -> None:
+        """What SLURM has when this begins, and later why tasks wait, each reason once, unless it is for their turn."""
+        groups: dict[str, list[dict]] = {}
+        for run in self.open:
+            now = found[run["id"]]
+            why = now.get("detail", "under way").partition(": ")
+            why = why[2] or why[0]
+            known = now["state"] == "waiting" or (now["state"] == "running" and "record" in now)
+            odd = judgement.SILENT in why or (why.startswith("in the queue") and why not in USUAL)
+            if known and why not in self.told and (first or odd):
+                groups.setdefault(why, []).append(run)
+        for why, runs in groups.items():
+            self.told.add(why)
+            more = "; options of this command do not reach them, scancel ends them" if first else ""
+            self.watch.waiting(runs, f"{why}{more}")
 
     def _hand_over(self, chosen: list[dict], found: dict[str, dict]) -> None:
         judgement.clear(self.planned["study"])
@@ -177,15 +200,17 @@ def _record(study: str, run: str, error: str) -> None:
 
 
 def _tidy(planned: dict) -> None:
-    """Remove the pickles and logs of tasks that are over and whose runs are all done; logs of failures stay."""
+    """Remove the pickles and logs of tasks that are over, but for the last ones of runs that are not done."""
     where = private.place(planned["study"])
-    kept = private.kept(where)
-    records = jobs.records(planned["study"], [run["id"] for run in planned["runs"]])
-    open_tasks = {entry["task"] for run, entry in records.items() if state.of(planned, {"id": run}) != "done"}
-    chosen = {run: entry for run, entry in records.items() if entry["task"] in set(kept) - open_tasks}
-    if said := squeue.look(chosen):
-        going = {task for task, now in said["tasks"].items() if now["state"] not in squeue.FINAL}
-        private.drop(where, {entry["task"] for entry in chosen.values()} - going)
+    kept = set(private.kept(where))
+    going = squeue.going() if kept else None
+    if going is None:
+        return
+    given = [path.stem for path in listed(jobs.folder(planned["study"]), "*.json")]
+    records = jobs.records(planned["study"], given)
+    last = {entry["task"] for run, entry in records.items() if state.of(planned, {"id": run}) != "done"}
+    held = last | going
+    private.drop(where, kept - held - {task.partition("_")[0] for task in held if task})  # an array has one batch file
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ PRUNING = ("pruner", "density", "rounds", "schedule", "scope")
 
 
 MINIMUM = Field(min_length=1)
+SEED_MOST = 2**32 - 1  # of numpy and scikit-learn; torch takes more
 
 
 class Block(BaseModel, extra="forbid"):
@@ -75,7 +76,7 @@ class Study(BaseModel, extra="forbid"):
     question: str
     summary: Annotated[str, AfterValidator(_summary)] = "summary"
     fixed: dict[str, Any] = {}
-    seeds: Annotated[list[NonNegativeInt], MINIMUM] = [1]
+    seeds: Annotated[list[Annotated[NonNegativeInt, Field(le=SEED_MOST)]], MINIMUM] = [1]
     cluster: Cluster | None = None
     blocks: Annotated[
         list[Annotated[Annotated[Block, Tag("block")] | Annotated[Chain, Tag("chain")], Discriminator(_kind)]], MINIMUM
@@ -118,6 +119,8 @@ def expand(name: str, study: Study, seeds: list[int] | None = None) -> list[dict
     its name, and `stage`, from 1 on. ValueError in one line for any name, type, range or reference that cannot work.
     """
     seeds = study.seeds if seeds is None else seeds
+    if twice := [seed for seed, count in Counter(seeds).items() if count > 1]:
+        raise ValueError(f"study {name}: seeds: received {twice[0]} twice, each may be named once")
     _check_shared(name, study)
     found: dict[str, dict] = {}
     for block in study.blocks:

@@ -3,6 +3,7 @@
 Accounting may be off, and either program may be missing or slow: then less is known, and nothing waits for it.
 """
 
+import os
 import re
 import subprocess
 
@@ -34,6 +35,14 @@ def look(records: dict[str, dict]) -> dict | None:
     if absent:
         found["tasks"] |= {task: said for task, said in _accounted(absent).items() if task in absent}
     return found
+
+
+def going() -> set[str] | None:
+    """The tasks of this user that are not at their end; None where SLURM does not answer."""
+    answer = _output(["squeue", "--noheader", "--array", f"--user={os.getuid()}", f"--format={FORMAT}"], SQUEUE_S)
+    if answer is None:
+        return None
+    return {task for task, said in parse(answer)["tasks"].items() if said["state"] not in FINAL}
 
 
 def parse(answer: str) -> dict:

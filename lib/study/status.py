@@ -46,28 +46,32 @@ def _row(planned: dict, run: dict, record: dict | None, queued: dict | None, fai
         return row | _finished(planned, run)
     row |= {"attempt": record["number"], "where": attempts.where(record)} if record else {}
     if queued:
-        return row | queued
+        return row | (_place(planned, run) if made == "failed" and not record else {}) | queued
     if record and record["alive"]:
         return row | {"state": "running", "detail": record["progress"] or "started"}
     if record:
         return row | {"state": "lost", "detail": attempts.lost(record)}
     if made == "failed":
-        return row | {"detail": state.reason(planned, run)}
+        return row | _place(planned, run) | {"detail": state.reason(planned, run)}
     before = [source for source in run["sources"] if state.of(planned, {"id": source}) != "done"]
     more = f" and {len(before) - 1} more" if len(before) > 1 else ""
     return row | {"detail": f"after {before[0]}{more}" if before else ""}
 
 
 def _finished(planned: dict, run: dict) -> dict:
-    folder = state.folder(planned) / run["id"]
-    record = attempts.read(folder) or {}
-    place = {"attempt": record["number"], "where": attempts.where(record)} if record else {}
-    metrics = read_known(folder / runs.METRICS, wall_s=int | float)
+    place = _place(planned, run)
+    metrics = read_known(state.folder(planned) / run["id"] / runs.METRICS, wall_s=int | float)
     if metrics is None:
         return place | {"detail": f"its {runs.METRICS} is damaged: delete its folder and run the study again"}
     top1 = metrics.get("top1_pct")
     said = f"top-1 {top1:.2f} %, " if isinstance(top1, int | float) else ""
     return place | {"detail": f"{said}{metrics['wall_s']:.1f} s"}
+
+
+def _place(planned: dict, run: dict) -> dict:
+    """Where the published attempt was made."""
+    record = attempts.read(state.folder(planned) / run["id"])
+    return {"attempt": record["number"], "where": attempts.where(record)} if record else {}
 
 
 def counts(table: list[dict]) -> str:

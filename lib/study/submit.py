@@ -154,13 +154,18 @@ def parameters(name: str, after: tuple[str, ...], exclusive: bool, options: Clus
         "qos": options.qos,
         "constraint": options.constraint,
         "array_parallelism": options.array_limit or AT_ONCE,
-        "setup": [*lines, *(options.setup or [])],
+        "setup": [*lines, *(text for line in options.setup or [] for text in (line, _checked(line)))],
         "dependency": f"afterany:{':'.join(after)}" if after else None,
         "exclusive": True if exclusive else None,
         "additional_parameters": {"chdir": str(paths.ROOT), "requeue": True},
     }
     # submitit would send its own name as the key of an accounting that few clusters have
     return {key: value for key, value in asked.items() if value is not None} | {"wckey": None}
+
+
+def _checked(line: str) -> str:
+    """Ends the task if the line before failed: without its module a run may compute elsewhere, and nobody sees it."""
+    return f"[ $? -eq 0 ] || {{ echo {shlex.quote(f'--setup {line}: failed')} >&2; exit 1; }}"
 
 
 def _said(error: Exception) -> str:
