@@ -104,3 +104,12 @@ def test_programs_that_are_missing_fail_or_hang(tmp_path, monkeypatch):
         (tmp_path / "squeue").chmod(0o755)
         monkeypatch.setattr(squeue, "SQUEUE_S", seconds)
         assert squeue.look(records("12_1")) is None
+
+
+def test_what_is_not_at_its_end_is_going_on(monkeypatch):
+    lines = "1|0|COMPLETED|s|n|x\n1|1|SUSPENDED|s|n|x\n2|N/A|PENDING|t||x\n1|2|COMPLETING|s|n|x\n3|N/A|FAILED|u|n|x\n"
+    asked = programs(monkeypatch, squeue=lines)
+    assert squeue.going() == {"1_1", "2", "1_2"}
+    assert "--states=all" in asked[0], "of those that are suspended, not all versions tell otherwise"
+    programs(monkeypatch)
+    assert squeue.going() is None

@@ -8,7 +8,8 @@ import re
 import subprocess
 
 SQUEUE_S, SACCT_S = 10.0, 5.0  # a controller under load answers late
-FORMAT = "%F|%K|%T|%j|%N|%r"
+# every task by itself, in whatever state
+SQUEUE = ["squeue", "--noheader", "--array", "--states=all", "--format=%F|%K|%T|%j|%N|%r"]
 # A task in none of these may still run; SLURM has more of them with each version, so what is unknown is not final.
 FINAL = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
@@ -26,8 +27,7 @@ def look(records: dict[str, dict]) -> dict | None:
     names = sorted({record["name"] for record in records.values()})
     if not names:
         return {"tasks": {}, "names": {}}
-    command = ["squeue", "--noheader", "--array", "--states=all", f"--name={','.join(names)}", f"--format={FORMAT}"]
-    answer = _output(command, SQUEUE_S)
+    answer = _output([*SQUEUE, f"--name={','.join(names)}"], SQUEUE_S)
     if answer is None:
         return None
     found = parse(answer)
@@ -39,7 +39,7 @@ def look(records: dict[str, dict]) -> dict | None:
 
 def going() -> set[str] | None:
     """The tasks of this user that are not at their end; None where SLURM does not answer."""
-    answer = _output(["squeue", "--noheader", "--array", f"--user={os.getuid()}", f"--format={FORMAT}"], SQUEUE_S)
+    answer = _output([*SQUEUE, f"--user={os.getuid()}"], SQUEUE_S)
     if answer is None:
         return None
     return {task for task, said in parse(answer)["tasks"].items() if said["state"] not in FINAL}
