@@ -24,7 +24,7 @@ from lib.report import typeset
 from lib.study import attempts, jobs, one, slurm, spec, state, status
 from lib.study.__main__ import main
 from lib.study.cluster import Cluster
-from lib.study.execute import LOCK, run_study
+from lib.study.execute import run_study
 
 # each does something where it is taken for markup, and Typst stops where it is taken for code
 HOSTILE = (
@@ -403,7 +403,10 @@ def test_no_module_runs_what_a_file_says(path):
         assert "allow_pickle=True" not in given
 
 
-@pytest.mark.parametrize("name", [attempts.TRIES, runs.ATTEMPTS, runs.CHECKPOINTS, jobs.JOBS, LOCK, slurm.LOCK])
+OWN = [attempts.TRIES, runs.ATTEMPTS, runs.CHECKPOINTS, jobs.JOBS, state.LOCK, state.CLUSTER_LOCK]
+
+
+@pytest.mark.parametrize("name", [*OWN, f"{jobs.JOBS}/{jobs.ENDED}", f"{runs.CHECKPOINTS}/{RUN}"])
 @pytest.mark.parametrize("engine", ["local", "slurm", "by hand"])
 def test_nothing_is_written_or_cleared_away_through_a_link(planned, here, monkeypatch, name, engine):
     home = here.root / "home"
@@ -412,7 +415,9 @@ def test_nothing_is_written_or_cleared_away_through_a_link(planned, here, monkey
         path.write_text("mine")
         os.utime(path, (1e9, 1e9))
     os.utime(home / RUN, (1e9, 1e9))
+    (here.runs / "s" / name).parent.mkdir(exist_ok=True)
     (here.runs / "s" / name).symlink_to(home / "package.json" if name.endswith(".lock") else home)
+    (here.runs / "s" / ".#notes.md").symlink_to("an editor's lock")
     monkeypatch.setattr(slurm, "needed", lambda: None)
     starts = {
         "local": lambda: run_study(planned, [None]),

@@ -381,3 +381,13 @@ def test_only_what_lives_is_a_neighbour(planned, monkeypatch):
     record = read_json(other / attempts.ATTEMPT)
     write_json(other / attempts.ATTEMPT, record | {"born": record["born"] - 100})
     assert attempts.beside("s", mine) == 0
+
+
+def test_numbers_come_to_an_end(planned, here):
+    folder = here.runs / "s" / attempts.TRIES
+    folder.mkdir()
+    (folder / f"{RUN}.{attempts.NUMBERS[-1]}{attempts.LOST}").mkdir()
+    with pytest.raises(OSError, match="no number is left"):
+        attempts.begin("s", RUN)
+    finished(here.runs / "s" / RUN, 1)
+    attempts.clear("s")  # whatever lies there under such a name

@@ -166,3 +166,14 @@ def test_a_machine_without_slurm_says_so(of_user, here, capsys, monkeypatch):
     monkeypatch.setenv("PATH", str(here.root))
     assert command.main(["run", "s", "--engine", "slurm"]) == 1
     assert "there is no sbatch here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["module load a", "[ -d x ] || mkdir x  # why", "if true; then cd x; fi", "a | b"])
+def test_a_setup_line_is_a_whole_command(line):
+    assert Cluster(setup=line).setup == [line]
+
+
+@pytest.mark.parametrize("line", ["if true; then", "export A=1 \\", "cat <<END", "echo 'x", ")"])
+def test_half_a_command_is_none(line):
+    with pytest.raises(ValueError, match="allowed is a whole command of the shell"):
+        Cluster(setup=["true", line])

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shlex
 import subprocess
 import sys
 
@@ -341,3 +342,39 @@ def test_a_narrow_terminal_shows_every_word(here, call, width):
         assert row["run"] in shown
     assert shown.count("why") == 30 * len(table)
     assert shown.count("end") == len(table)
+
+
+@pytest.mark.parametrize("kind", ["folder", "dangling", "deep"])
+def test_a_study_file_that_cannot_be_read_hides_no_other(here, call, kind):
+    here.write("whole", STUB, title="This one is whole")
+    path = here.studies / "broken.yaml"
+    {"folder": path.mkdir, "dangling": lambda: path.symlink_to("gone"), "deep": lambda: path.write_text("[" * 5000)}[
+        kind
+    ]()
+    code, out, err = call("list")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: broken.yaml: ")
+    assert "This one is whole" in out
+
+
+def test_the_command_that_follows_a_detached_one_says_all_of_it(here):
+    here.write("s", STUB)
+    words = [
+        "run",
+        "s",
+        "--seeds",
+        "3",
+        "4",
+        "--engine",
+        "slurm",
+        "--detach",
+        "--array-limit",
+        "2",
+        "--setup",
+        "cd 'a b'",
+    ]
+    given = command.parser().parse_args([*words, "--setup", "true"])
+    again = command._again(state.plan("s"), given)
+    program, _, module, *rest = shlex.split(again)
+    assert (program, module) == ("python", "lib.study")
+    assert vars(command.parser().parse_args(rest)) == vars(given) | {"detach": False}

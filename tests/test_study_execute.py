@@ -179,7 +179,7 @@ def test_an_interrupted_run_by_hand_leaves_nothing(here, number):
 def test_polite_kill_is_an_interrupt(here):
     here.write("s", names("a"))
     (here.runs / "s").mkdir(parents=True)
-    with FileLock(here.runs / "s" / execute.LOCK):
+    with FileLock(here.runs / "s" / state.LOCK):
         driver = here.start("run", "s")
         assert "1 run, 0 done" in driver.stdout.readline()
         assert "waiting for it to end" in driver.stdout.readline()

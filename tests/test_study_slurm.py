@@ -405,6 +405,8 @@ def test_what_builds_on_a_run_that_slurm_does_not_have_waits(chained, queue, sba
 def test_nodes_that_see_the_folder_as_it_was_are_not_asked_for_ever(chained, queue, sbatch, monkeypatch, blind):
     """A task does not find its source, which is done."""
     finish(chained, RUN)
+    metrics = state.folder(chained) / RUN / runs.METRICS
+    os.utime(metrics, (1e9, 1e9))
     hand_over = submit._submit
 
     def hand(study, groups, *rest):
@@ -712,3 +714,51 @@ def test_a_failed_run_says_where(planned, here, queue, monkeypatch):
     assert [found[name] for name in ("state", "attempt", "where", "detail")] == [
         "failed", 1, "n1, SLURM 5_0", "ValueError: no",
     ]  # fmt: skip
+
+
+def test_a_task_that_told_the_truth_is_no_failure(chained, queue, sbatch):
+    """Its source was done after it had looked, and before the driver looks."""
+    jobs.write("s", OTHER, "s-1", 0, "5_0")
+    jobs.end("s", OTHER, "s-1", f"not started: its source {RUN} is not done")
+    queue["5_0"] = "COMPLETED"
+    later = jobs.ended_ns("s", OTHER) + 10**9
+    finish(chained, RUN)
+    os.utime(state.folder(chained) / RUN / runs.METRICS, ns=(later, later))
+    assert slurm.run_study(chained, Cluster(), Seen(), retries=0) == {}
+    assert sbatch == [OTHER]
+    assert attempts.tries("s", OTHER) == []
+
+
+def test_silence_is_told_once(planned, queue, follow, monkeypatch):
+    def tick():
+        turns[0] += 1
+        if turns[0] == 5:
+            for run in (RUN, OTHER):
+                finish(planned, run)
+
+    turns = [0]
+    monkeypatch.setattr(Seen, "tick", lambda self: tick())
+    for index, run in enumerate((RUN, OTHER)):
+        jobs.write("s", run, "s-1", index, f"5_{index}")
+    queue[None] = True
+    errors, handed, watch = follow(lambda *_: None)
+    assert (errors, handed) == ({}, [])
+    assert watch.had == [([RUN, OTHER], judgement.SILENT)]
+
+
+def test_a_record_of_somebody_elses_attempt_may_hold_anything(planned, queue, monkeypatch):
+    jobs.write("s", RUN, "s-1", 0, "5_0")
+    queue["5_0"] = "RUNNING"
+    work = begin(monkeypatch, "5_0", "n1")
+    write_json(work / attempts.ATTEMPT, attempts.read(work) | {"slurm": ["x"]})
+    assert row(planned)[0] == "running"
+
+
+def test_a_new_task_does_not_stand_where_the_last_one_failed(planned, here, queue, monkeypatch):
+    work = begin(monkeypatch, "5_0", "n1")
+    write_json(work / runs.ERROR, {"error": "DeadKernelError: no"})
+    publish(work, here.runs / "s" / RUN)
+    jobs.write("s", RUN, "s-2", 0, "6_0")
+    queue["6_0"] = "PENDING"
+    found = next(one for one in status.rows(planned, judgement.queued(planned)) if one["run"] == RUN)
+    assert (found["state"], found["where"], found["detail"]) == ("waiting", "", "SLURM 6_0: in the queue, Why")

@@ -1,5 +1,7 @@
 """What SLURM says, from recorded output of squeue and sacct; neither is needed to be here."""
 
+import os
+
 import pytest
 
 from lib.study import squeue
@@ -113,3 +115,13 @@ def test_what_is_not_at_its_end_is_going_on(monkeypatch):
     assert "--states=all" in asked[0], "of those that are suspended, not all versions tell otherwise"
     programs(monkeypatch)
     assert squeue.going() is None
+
+
+def test_a_persons_own_settings_hide_no_task(tmp_path, monkeypatch):
+    """Nor do partitions that are hidden."""
+    (tmp_path / "squeue").write_text('#!/bin/sh\nenv | grep SQUEUE_ && exit 1\necho "1|0|PENDING|s-0|n|$*"\n')
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SQUEUE_PARTITION", "another")
+    assert "--all" in squeue.look(records("1_0"))["tasks"]["1_0"]["reason"].split()
+    assert squeue.going() == {"1_0"}

@@ -150,8 +150,13 @@ def magnitude_costs(runs: pd.DataFrame, plan: pd.DataFrame) -> str | None:
     )
 
 
-def by_compression(done: pd.DataFrame, plan: pd.DataFrame, task: str) -> list[str]:
-    """The winner at each compression of one task, and how far each method falls from the mildest to the hardest."""
+def by_compression(
+    done: pd.DataFrame, plan: pd.DataFrame, task: str, images: int | None = None, classes: int = 10
+) -> list[str]:
+    """The winner at each compression of one task, and how far each method falls from the mildest to the hardest.
+
+    `images` and `classes` are those of the test set: where all may only guess, none has won.
+    """
     if done.empty:
         return []
     runs = done[(done["task"] == task) & (done["pruner"] != "dense")]
@@ -159,13 +164,17 @@ def by_compression(done: pd.DataFrame, plan: pd.DataFrame, task: str) -> list[st
         return []
     word = runs["word"].iloc[0]
     table = runs.pivot_table(index="method", columns="compression", values="top1_pct")
-    said = []
+    said, guessed = [], []
     for compression in table.columns:
         column = table[compression].dropna()
-        if len(column) > 1:
+        if len(column) > 1 and column.max() <= guessing(images, classes):
+            guessed.append(shares.say(compression, word))
+        elif len(column) > 1:
             first = " and ".join(column.index[column == column.max()])
             said.append(f"{first} at {shares.say(compression, word)} ({column.max():.2f} %)")
     parts = [f"The most accurate method of {task}: {', '.join(said)}."] if said else []
+    if guessed:
+        parts.append(f"At {' and at '.join(guessed)} none is clearly better than guessing.")
     whole = table.dropna()
     if len(whole) > 1 and whole.shape[1] > 1:
         low, high = whole.columns.min(), whole.columns.max()

@@ -66,7 +66,7 @@ def _best(book) -> list[str]:
         )
         if means.max() <= accuracy.guessing(**summary.test_set(book, task)):
             at = shares.say(hardest, runs["word"].iloc[0])
-            said.append(f"At {at} no method on {task} is better than guessing, of {of}.")
+            said.append(f"At {at} none of the {len(means)} methods compared on {task} is clearly better than guessing.")
             continue
         first = list(means.index[means == means.max()])
         which = f"method on {task} is" if len(first) == 1 else f"methods on {task} are, equally,"
@@ -103,9 +103,11 @@ def _robust(book) -> list[str]:
         loss = table[low] - table[high]
         if len(loss) < 2 or loss.max() == loss.min():
             continue
+        least, most = (list(loss.index[loss == value]) for value in (loss.min(), loss.max()))
         said.append(
-            f"From {shares.say(low, word)} to {shares.say(high, word)} on {task}, {loss.idxmin()} loses least "
-            f"({loss.min():.1f} points) and {loss.idxmax()} most ({loss.max():.1f} points)."
+            f"From {shares.say(low, word)} to {shares.say(high, word)} on {task}, {' and '.join(least)} "
+            f"{'loses' if len(least) == 1 else 'lose'} least ({loss.min():.1f} points) and {' and '.join(most)} most "
+            f"({loss.max():.1f} points)."
         )
     return said
 

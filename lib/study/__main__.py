@@ -1,6 +1,7 @@
 """Command line: python -m lib.study run|report|status|keep|execute|list."""
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -133,15 +134,23 @@ def run_on_slurm(planned: dict, given: argparse.Namespace, console: Console) -> 
             watch = _Watch(planned, missing, options.array_limit, console, bar, task, here=False)
             errors = slurm.run_study(planned, options, watch, detach)
     except KeyboardInterrupt:
-        console.print("What SLURM has goes on; scancel ends it, and another run picks it up.")
+        console.print("What SLURM has goes on, and the next run follows it; scancel ends it.")
         raise
-    if detach and not errors:
-        seeds = f" --seeds {' '.join(map(str, given.seeds))}" if given.seeds else ""
-        again = f"python -m lib.study run {planned['study']}{seeds} --engine slurm"
+    if detach and missing and not errors:
         shown = f"python -m lib.study status {planned['study']} shows them"
-        console.print(f"{shown}; {again} follows them.", soft_wrap=True)
+        console.print(f"{shown}; {_again(planned, given)} follows them.", markup=False, soft_wrap=True)
         return 0
     return max(_say_errors(planned, errors, console), make_report(planned, console) if given.report else 0)
+
+
+def _again(planned: dict, given: argparse.Namespace) -> str:
+    """The command without --detach."""
+    words = ["python", "-m", "lib.study", "run", planned["study"], "--engine", "slurm"]
+    words += ["--seeds", *map(str, given.seeds)] if given.seeds else []
+    for name, value in _given(given).items():
+        for one in (value if isinstance(value, list) else [value]) if name != "detach" else []:
+            words += [f"--{name.replace('_', '-')}", str(one)]
+    return shlex.join(words)
 
 
 def run(planned: dict, jobs: int | None, per_gpu: int | None, report: bool, console: Console) -> int:
@@ -364,8 +373,8 @@ def list_studies(console: Console) -> int:
     for path in sorted(paths.STUDIES.glob("*.yaml")):
         try:
             planned = state.plan(path.stem)
-        except ValueError as error:  # the others are shown all the same
-            broken.append(str(error))
+        except (ValueError, OSError, RecursionError) as error:  # the others are shown all the same
+            broken.append(f"{path.name}: {error}")
             continue
         table.add_row(path.stem, str(len(planned["runs"])), Text(planned["title"]))
     console.print(table)

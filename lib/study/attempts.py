@@ -44,6 +44,8 @@ def begin(study: str, run: str, **facts) -> Path:
     folder = paths.RUNS / study / runs.ATTEMPTS
     number, missed = 1 + max(_numbers(study, run), default=0), 0
     while True:
+        if number not in NUMBERS:
+            raise OSError(f"no number is left for an attempt at {run}: move {folder.with_name(TRIES)} away")
         work = folder / f"{run}.{number}"
         try:
             work.mkdir()
@@ -208,7 +210,8 @@ def clear(study: str, spare: Collection[str] = ()) -> list[dict]:
     _remove_empty(folder)
     for path in listed(folder.parent / TRIES, f"*{LOST}"):
         if (folder.parent / path.stem.rpartition(".")[0] / runs.METRICS).is_file():
-            path.unlink(missing_ok=True)  # a run that is done has no further attempt
+            with contextlib.suppress(OSError):
+                path.unlink()  # a run that is done has no further attempt
     for states in listed(folder.parent / runs.CHECKPOINTS, "*"):
         drop_states(study, states.name)
     return dead

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,14 @@ def _memory(value) -> str:
     return str(value)
 
 
+def _command(value) -> str:
+    """Whole by itself: whether it succeeds is asked after it."""
+    done = subprocess.run(["bash", "-n"], input=f"{_line(value)}\n", capture_output=True, text=True)
+    if done.returncode or done.stderr or str(value).rstrip().endswith("\\"):
+        raise ValueError("allowed is a whole command of the shell")
+    return str(value)
+
+
 def _listed(value):
     return value if isinstance(value, list) else [value]
 
@@ -74,7 +83,7 @@ class Cluster(BaseModel, extra="forbid"):
     qos: Word = None
     constraint: Word = None
     array_limit: Count = None
-    setup: Annotated[list[Annotated[str, BeforeValidator(_line)]], BeforeValidator(_listed)] | None = None
+    setup: Annotated[list[Annotated[str, BeforeValidator(_command)]], BeforeValidator(_listed)] | None = None
     group: Count = None
 
 

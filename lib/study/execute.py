@@ -19,7 +19,6 @@ from lib.study.attempt import GPUS, attempt
 from lib.study.healing import may_heal
 from lib.study.nursery import Nursery
 
-LOCK = ".lock"
 RETRIES = 2  # further attempts at a run that failed as machines fail
 # of GPU memory that one run may take: ResNet-20 with 256 images, CIFAR-10 beside it, and torch's own context
 RUN_ON_GPU_MIB = 4096
@@ -254,7 +253,7 @@ def drop_orphans(waiting: list[dict], errors: dict[str, str]) -> list[dict]:
 def _only_driver(planned: dict, on_wait: Callable[[str], None]):
     """Hold the study's lock. The kernel releases it when this process dies, however that happens."""
     state.refuse_links(planned)
-    path = state.folder(planned) / LOCK
+    path = state.folder(planned) / state.LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, owner = FileLock(path), path.with_suffix(".owner")
     try:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lib import markup, paths, runs
-from lib.files import read_known, write_json
+from lib.files import changed_ns, read_known, write_json
 from lib.study import private
 
 JOBS, ENDED = ".jobs", "ended"
@@ -60,6 +60,11 @@ def ended(study: str, run: str, record: dict) -> dict | None:
     found = (read_known(place / f"{run}.json", name=str, error=str | None) for place in _places(study))
     end = next((end for end in found if end and end["name"] == record["name"]), None)
     return end and end | {"error": end["error"] and markup.line(end["error"])}
+
+
+def ended_ns(study: str, run: str) -> int:
+    """When that was written, by the folder's own clock; 0 where nothing was."""
+    return max(changed_ns(place / f"{run}.json") for place in _places(study))
 
 
 def told(study: str) -> list[int]:

@@ -53,7 +53,8 @@ def judged(planned: dict, chosen: list[dict]) -> dict[str, dict]:
     busy = set()  # tasks that execute one of their runs
     for one in attempts.under_way(study):
         mine.setdefault(one["run"], []).append(one)
-        busy |= {one.get("slurm")} if one["alive"] else set()
+        if one["alive"] and isinstance(one.get("slurm"), str):
+            busy.add(one["slurm"])
     found = {}
     for identifier, run in ((run["id"], run) for run in chosen):
         record = records.get(identifier)

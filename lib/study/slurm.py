@@ -7,7 +7,8 @@ from collections import Counter
 
 from filelock import FileLock
 
-from lib.files import listed
+from lib import runs
+from lib.files import changed_ns, listed
 from lib.study import attempts, jobs, judgement, private, squeue, state
 from lib.study.cluster import Cluster
 from lib.study.execute import RETRIES, Watch, drop_orphans
@@ -16,7 +17,6 @@ from lib.study.submit import submit
 
 POLL_S, POLL_MOST_S = 2.0, 15.0  # SLURM is asked less often while nothing changes
 AGAIN_S = 30.0  # after a submission was refused because there are too many
-LOCK = ".slurm.lock"
 # why a task waits for its turn, in SLURM's words and in those of `judgement`
 USUAL = {
     f"in the queue, {reason}"
@@ -113,23 +113,24 @@ class _Driver:
         for run in self.open:
             now = found[run["id"]]
             why = now.get("detail", "under way").partition(": ")
-            why = why[2] or why[0]
+            why = judgement.SILENT if judgement.SILENT in why[0] else why[2] or why[0]
             known = now["state"] == "waiting" or (now["state"] == "running" and "record" in now)
-            odd = judgement.SILENT in why or (why.startswith("in the queue") and why not in USUAL)
+            odd = why == judgement.SILENT or (why.startswith("in the queue") and why not in USUAL)
             if known and why not in self.told and (first or odd):
                 groups.setdefault(why, []).append(run)
-        for why, runs in groups.items():
+        for why, together in groups.items():
             self.told.add(why)
-            more = "; options of this command do not reach them, scancel ends them" if first else ""
-            self.watch.waiting(runs, f"{why}{more}")
+            reach = first and why != judgement.SILENT
+            more = "; options of this command do not reach them, scancel ends them" if reach else ""
+            self.watch.waiting(together, f"{why}{more}")
 
     def _hand_over(self, chosen: list[dict], found: dict[str, dict]) -> None:
         judgement.clear(self.planned["study"])
         having = {run: now["record"] for run, now in found.items() if "record" in now}
         made, refused = submit(self.planned, chosen, having, self.options)
-        for job, runs in made.items():
-            self.watch.submitted(job, runs)
-        handed = {run["id"] for runs in made.values() for run in runs}
+        for job, together in made.items():
+            self.watch.submitted(job, together)
+        handed = {run["id"] for together in made.values() for run in together}
         self.due -= handed
         if refused:
             self.again = time.monotonic() + AGAIN_S
@@ -165,9 +166,13 @@ class _Driver:
         return False
 
     def _unseen(self, run: dict, now: dict) -> str | None:
-        """The source for want of which its task did not start it, if it is done: the node has the folder as it was."""
+        """The source for want of which its task did not start it, if it was done: the node had the folder as it was."""
+        study = self.planned["study"]
         missed = next((s for s in run["sources"] if now.get("detail") == not_done(s)), None)
-        return missed if missed and state.of(self.planned, {"id": missed}) == "done" else None
+        if missed is None or state.of(self.planned, {"id": missed}) != "done":
+            return None
+        done_ns = changed_ns(state.folder(self.planned) / missed / runs.METRICS)
+        return missed if done_ns < jobs.ended_ns(study, run["id"]) else None
 
     def _failures(self, run: dict, now: dict) -> int:
         """How often it has failed since our start, this time included, under whichever driver."""
@@ -217,7 +222,7 @@ def _tidy(planned: dict) -> None:
 def _turn(planned: dict):
     """Of several drivers one at a time looks and submits, so that no run is handed over twice."""
     state.refuse_links(planned)
-    path = state.folder(planned) / LOCK
+    path = state.folder(planned) / state.CLUSTER_LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path):
         yield

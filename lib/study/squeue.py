@@ -8,8 +8,8 @@ import re
 import subprocess
 
 SQUEUE_S, SACCT_S = 10.0, 5.0  # a controller under load answers late
-# every task by itself, in whatever state
-SQUEUE = ["squeue", "--noheader", "--array", "--states=all", "--format=%F|%K|%T|%j|%N|%r"]
+# every task by itself, in whatever state and partition
+SQUEUE = ["squeue", "--noheader", "--array", "--states=all", "--all", "--format=%F|%K|%T|%j|%N|%r"]
 # A task in none of these may still run; SLURM has more of them with each version, so what is unknown is not final.
 FINAL = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
@@ -89,8 +89,11 @@ def parse_sacct(answer: str) -> dict[str, dict]:
 
 def _output(command: list[str], seconds: float) -> str | None:
     """What it prints; None if it is not there, fails, or takes longer."""
+    # a person's own settings choose what they like to see: SQUEUE_PARTITION, SQUEUE_STATES and others
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))}
+    how = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "env": environment}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, timeout=seconds, **how)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -7,9 +7,10 @@ from statistics import median
 
 from lib import markup, parameters, paths, runs
 from lib.files import listed, read_json, read_known, write_json
-from lib.study import spec
+from lib.study import attempts, jobs, spec
 
 PLAN = "plan.json"
+LOCK, CLUSTER_LOCK = ".lock", ".slurm.lock"  # of the drivers of each engine
 
 
 def plan(name: str, seeds: list[int] | None = None) -> dict:
@@ -84,7 +85,10 @@ def refuse_links(planned: dict) -> None:
 
     A study's folder may come from others; what is written there, and cleared away, must lie in it.
     """
-    for path in listed(folder(planned), ".*"):
+    own = folder(planned)
+    names = (runs.ATTEMPTS, runs.CHECKPOINTS, attempts.TRIES, jobs.JOBS, LOCK, CLUSTER_LOCK)
+    inside = (own / jobs.JOBS / jobs.ENDED, *listed(own / runs.CHECKPOINTS, "*"))
+    for path in (*(own / name for name in names), *inside):
         if path.is_symlink():
             raise ValueError(f"{path} is a link: only a folder or file in its place is written to, so remove it")
 

@@ -46,7 +46,8 @@ def _row(planned: dict, run: dict, record: dict | None, queued: dict | None, fai
         return row | _finished(planned, run)
     row |= {"attempt": record["number"], "where": attempts.where(record)} if record else {}
     if queued:
-        return row | (_place(planned, run) if made == "failed" and not record else {}) | queued
+        same = made == "failed" and queued["detail"] == state.reason(planned, run)  # what SLURM says is of that attempt
+        return row | (_place(planned, run) if same else {}) | queued
     if record and record["alive"]:
         return row | {"state": "running", "detail": record["progress"] or "started"}
     if record:
