@@ -407,9 +407,11 @@ def test_nodes_that_see_the_folder_as_it_was_are_not_asked_for_ever(chained, que
     finish(chained, RUN)
     metrics = state.folder(chained) / RUN / runs.METRICS
     os.utime(metrics, (1e9, 1e9))
-    hand_over = submit._submit
+    monkeypatch.setattr(slurm, "SETTLED_S", 0.1)
+    seen_at, hand_over = [], submit._submit
 
     def hand(study, groups, *rest):
+        seen_at.append(time.monotonic())
         with monkeypatch.context() as patch:
             if len(sbatch) < blind:
                 patch.setattr(state, "of", lambda *_: "waiting")
@@ -419,6 +421,7 @@ def test_nodes_that_see_the_folder_as_it_was_are_not_asked_for_ever(chained, que
     why = f"StaleFolder: its task did not see that its source {RUN} is done"
     assert slurm.run_study(chained, Cluster(), Seen(), retries=2) == ({OTHER: why} if blind > 3 else {})
     assert sbatch == [OTHER] * min(blind + 1, 3)
+    assert seen_at[1] - seen_at[0] >= 0.1, "time for the node to look again"
     assert len(attempts.tries("s", OTHER)) == min(blind, 3)
     if blind > 3:
         assert row(chained, OTHER) == ("failed", why)

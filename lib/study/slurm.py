@@ -16,6 +16,7 @@ from lib.study.one import not_done
 from lib.study.submit import submit
 
 POLL_S, POLL_MOST_S = 2.0, 15.0  # SLURM is asked less often while nothing changes
+SETTLED_S = 60.0  # until when a node of an NFS may have the folder as it was (acdirmax of nfs(5))
 AGAIN_S = 30.0  # after a submission was refused because there are too many
 # why a task waits for its turn, in SLURM's words and in those of `judgement`
 USUAL = {
@@ -73,6 +74,7 @@ class _Driver:
         self.errors: dict[str, str] = {}
         self.shown: set[str] = set()  # of those that are running
         self.told: set[str] = set()
+        self.unseen: dict[str, float] = {}  # when we saw first that a task had not seen its source
 
     def follow(self) -> None:
         """Look again until every run is at its end, at once when a task has said something."""
@@ -150,6 +152,9 @@ class _Driver:
             unseen = self._unseen(run, now)
             if unseen is None:
                 return True
+            since = self.unseen.setdefault(run["id"], time.monotonic())
+            if not first and time.monotonic() - since < SETTLED_S:
+                return False
             now = now | {"detail": f"StaleFolder: its task did not see that its source {unseen} is done"}
         if not now.get("free"):
             self.due.discard(run["id"])
