@@ -155,6 +155,23 @@ def test_collapses_are_named_one_by_one():
     both(first, "SynFlow at compression 1", "2 layers", "`layers.0`, `layers.1`", "no input reaches the output")
     both(second, "SNIP", "seed 2", "1 layer without", "`fc`", "a path from input to output remains")
     assert accuracy.collapses(done, [0.5]) == []
+    assert accuracy.collapses(done[:0], [1.0]) == []
+
+
+def test_many_collapses_are_told_together():
+    empty = {"collapsed_layers": "fc.weight", "connected": False}
+    rows = [run(name, compression=at, **empty) for name in ("snip", "rand") for at in (1.5, 1.0, 2.0)]
+    rows += [run("mag", compression=2.0, **empty | {"connected": True})]
+    done, _ = study(
+        *rows, run("rand", compression=0.5), run("erk", model="conv", **empty), run("snip", model="conv", **empty)
+    )
+    assert len(done) - 1 == accuracy.ONE_BY_ONE + 1
+    fc, conv = accuracy.collapses(done, [0.5, 1.0, 1.5, 2.0])
+    both(fc, "On MNIST / FC, 7 runs left layers without a weight, of SNIP (first at compression 1), ")
+    both(fc, "Rand (first at compression 1), Mag (first at compression 2); in 6 of them no input reaches the output")
+    both(conv, "On MNIST / Conv at compression 1, 2 runs left layers without a weight, of ERK, SNIP; in 2 of them")
+    each = accuracy.collapses(done[:-1], [0.5, 1.0, 1.5, 2.0])
+    assert len(each) == accuracy.ONE_BY_ONE
 
 
 def test_epochs_that_suffice_and_that_do_not():

@@ -10,6 +10,7 @@ from lib.markup import code
 
 # Sentences call a difference clear when it exceeds this many standard errors of the difference.
 CLEAR = 2.0
+ONE_BY_ONE = 8  # runs with empty layers are named each, with their layers, up to so many: more would fill a page
 
 
 def at_compression(
@@ -186,12 +187,16 @@ def by_compression(
 
 
 def collapses(done: pd.DataFrame, compressions: Iterable[float]) -> list[str]:
-    """One sentence for each run at these compressions that was left with empty layers."""
+    """Which runs at these compressions were left with empty layers: a sentence each, or if there are many, a task."""
+    if done.empty:
+        return []
+    chosen = done[done["compression"].isin(list(compressions))]
+    chosen = chosen[chosen["collapsed_layers"].fillna("") != ""]
+    if len(chosen) > ONE_BY_ONE:
+        return [_together(task, runs) for task, runs in chosen.groupby("task", sort=False)]
     said = []
-    for _, run in done[done["compression"].isin(list(compressions))].iterrows():
-        names = (run.get("collapsed_layers") or "").split() if isinstance(run.get("collapsed_layers"), str) else []
-        if not names:
-            continue
+    for _, run in chosen.iterrows():
+        names = run["collapsed_layers"].split()
         rest = "a path from input to output remains" if run["connected"] else "no input reaches the output any more"
         layers = ", ".join(code(n.removesuffix(".weight")) for n in names)
         said.append(
@@ -199,6 +204,18 @@ def collapses(done: pd.DataFrame, compressions: Iterable[float]) -> list[str]:
             f"{len(names)} layer{'s' if len(names) > 1 else ''} without a weight: {layers}; {rest}."
         )
     return said
+
+
+def _together(task: str, runs: pd.DataFrame) -> str:
+    word, firsts = runs["word"].iloc[0], runs.groupby("method", sort=False)["compression"].min()
+    several = runs["compression"].nunique() > 1
+    names = [f"{name} (first at {shares.say(at, word)})" if several else name for name, at in firsts.items()]
+    where = "" if several else f" at {shares.say(firsts.iloc[0], word)}"
+    cut = int((~runs["connected"].astype(bool)).sum())
+    return (
+        f"On {task}{where}, {len(runs)} run{'s' if len(runs) > 1 else ''} left layers without a weight, of "
+        f"{', '.join(names)}; in {cut} of them no input reaches the output any more."
+    )
 
 
 def epochs_sufficed(histories: pd.DataFrame, plan: pd.DataFrame, tail: float = 0.2) -> list[str]:
