@@ -141,8 +141,14 @@ def test_by_compression_names_winners_and_falls():
     both(rising, "SNIP +8.0", "Rand +4.0")
     equal = " ".join(accuracy.by_compression(*study(run("snip", 40, 0.5), run("rand", 10, 0.5), run("snip", 10), run("rand", 10.04)), TASK))  # fmt: skip  # noqa: E501
     both(equal, "SNIP at compression 0.5 (40.00 %)", "Rand +0.0", "SNIP -30.0")
-    equal = " ".join(accuracy.by_compression(*study(run("snip", 20), run("rand", 20)), TASK))
+    equal = " ".join(accuracy.by_compression(*study(run("snip", 20), run("rand", 20), run("erk", 19)), TASK))
     both(equal, "Rand and SNIP at compression 1 (20.00 %)")
+    equal = " ".join(accuracy.by_compression(*study(run("snip", 20), run("rand", 20)), TASK))
+    both(equal, "The most accurate method of MNIST / FC: all at compression 1 (20.00 %)")
+    both(
+        conclusions.conclusions(book(run("snip", 20), run("rand", 20)), [], []),
+        "all 2 methods compared on MNIST / FC have",
+    )
 
 
 def test_collapses_are_named_one_by_one():

@@ -171,8 +171,9 @@ def by_compression(
         if len(column) > 1 and column.max() <= guessing(images, classes):
             guessed.append(shares.say(compression, word))
         elif len(column) > 1:
-            first = " and ".join(column.index[column == column.max()])
-            said.append(f"{first} at {shares.say(compression, word)} ({column.max():.2f} %)")
+            first = list(column.index[column == column.max()])
+            names = "all" if len(first) == len(column) else " and ".join(first)
+            said.append(f"{names} at {shares.say(compression, word)} ({column.max():.2f} %)")
     parts = [f"The most accurate method of {task}: {', '.join(said)}."] if said else []
     if guessed:
         parts.append(f"At {' and at '.join(guessed)} none is clearly better than guessing.")

@@ -64,16 +64,16 @@ def _best(book) -> list[str]:
         of = f"{len(means)} compared" + (
             f" ({wanted['method'].nunique()} planned)" if wanted["method"].nunique() > len(means) else ""
         )
-        if means.max() <= accuracy.guessing(**summary.test_set(book, task)):
-            at = shares.say(hardest, runs["word"].iloc[0])
-            said.append(f"At {at} none of the {len(means)} methods compared on {task} is clearly better than guessing.")
-            continue
-        first = list(means.index[means == means.max()])
+        at, first = f"At {shares.say(hardest, runs['word'].iloc[0])}", list(means.index[means == means.max()])
         which = f"method on {task} is" if len(first) == 1 else f"methods on {task} are, equally,"
-        said.append(
-            f"At {shares.say(hardest, runs['word'].iloc[0])} the most accurate {which} {' and '.join(first)} "
-            f"({means.max():.1f} %), of {of}."
-        )
+        if means.max() <= accuracy.guessing(**summary.test_set(book, task)):
+            said.append(f"{at} none of the {len(means)} methods compared on {task} is clearly better than guessing.")
+        elif len(first) == len(means):
+            said.append(
+                f"{at} all {len(means)} methods compared on {task} have the same accuracy ({means.max():.1f} %)."
+            )
+        else:
+            said.append(f"{at} the most accurate {which} {' and '.join(first)} ({means.max():.1f} %), of {of}.")
     return said
 
 
